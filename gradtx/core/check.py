@@ -1,0 +1,82 @@
+"""Static checks of what goes into a transformation: structure, shape, dtype. Under jit they cost nothing at run time.
+
+Every message names the transformation, the leaf's path, what was expected and what came.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core.tree import Tree, dtype_of, is_inexact, path_str
+
+__all__ = ["describe", "inexact_leaves", "same_shapes", "same_structure"]
+
+
+def inexact_leaves(where: str, tree: Tree, cure: str) -> None:
+    """Refuse leaves that are not real or complex floating-point arrays."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not is_inexact(leaf):
+            raise TypeError(f"{where}{path_str(path)}: expected a floating-point array, got {describe(leaf)}; {cure}")
+
+
+def same_structure(where: str, tree: Tree, expected: Tree, like: str) -> None:
+    """Refuse a tree built of other nodes than `expected`; say at which path they part."""
+    if jax.tree.structure(tree) == jax.tree.structure(expected):
+        return
+    for path, problem in _differences(tree, expected, ()):
+        raise ValueError(f"{where}{path_str(path)}: {problem} (expected the structure of {like})")
+    raise ValueError(f"{where}: the structure differs from that of {like}: {jax.tree.structure(tree)}")
+
+
+def _differences(tree: Tree, expected: Tree, path: tuple[Any, ...]) -> Iterable[tuple[tuple[Any, ...], str]]:
+    if (tree is None) != (expected is None):
+        yield path, f"expected {describe(expected)}, got {describe(tree)}"
+        return
+    if jax.tree.structure(tree) == jax.tree.structure(expected):
+        return
+    ours, theirs = _children(tree), _children(expected)
+    if type(tree) is not type(expected) and (ours or theirs):
+        yield path, f"expected {_node(expected)}, got {_node(tree)}"
+    elif missing := [key for key in theirs if key not in ours]:
+        yield path, f"missing {', '.join(map(str, missing))}"
+    elif extra := [key for key in ours if key not in theirs]:
+        yield path, f"unexpected {', '.join(map(str, extra))}"
+    else:
+        for key, (entry, child) in ours.items():
+            yield from _differences(child, theirs[key][1], (*path, entry))
+
+
+def _children(tree: Tree) -> dict[str, tuple[Any, Any]]:
+    """The direct children of a node by the name of their key; none for a leaf."""
+    nodes = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: x is not tree)[0]
+    return {str(path[0]): (path[0], child) for path, child in nodes if path}
+
+
+def _node(tree: Tree) -> str:
+    return describe(tree) if jax.tree_util.all_leaves([tree]) else f"a {type(tree).__name__}"
+
+
+def same_shapes(where: str, tree: Tree, expected: Tree, like: str) -> None:
+    """Refuse leaves of another shape, or real where complex is meant. The structures agree already."""
+    pairs = zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(expected), strict=True)
+    for (path, leaf), other in pairs:
+        if np.shape(leaf) != np.shape(other) or _is_complex(leaf) != _is_complex(other):
+            raise ValueError(f"{where}{path_str(path)}: expected {describe(other)} like {like}, got {describe(leaf)}")
+
+
+def _is_complex(leaf: Any) -> bool:
+    return jnp.issubdtype(dtype_of(leaf), jnp.complexfloating)
+
+
+def describe(x: Any) -> str:
+    """`float32[2,3]` for arrays, the type's name for everything else."""
+    if x is None:
+        return "None"
+    if isinstance(x, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct):
+        return f"{x.dtype}{list(x.shape)}".replace(" ", "")
+    if isinstance(x, bool | int | float | complex):
+        return f"the Python {type(x).__name__} {x!r}"
+    return f"{getattr(x, '__qualname__', '') or type(x).__name__!r} of type {type(x).__name__}"

@@ -1,0 +1,213 @@
+"""The kinds of hyper-parameter. Bounds and their messages are written here, once.
+
+A numeric kind takes a Python number, a scalar JAX array (concrete or traced) or a schedule: a function from the
+number of updates made so far to a number. Concrete numbers are checked when the transformation is constructed.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from typing import Annotated, Any, Protocol
+
+import jax
+import numpy as np
+
+__all__ = [
+    "DType",
+    "Decay",
+    "Flag",
+    "Fraction",
+    "Interval",
+    "NonNegative",
+    "NonNegativeInt",
+    "Number",
+    "Positive",
+    "PositiveInt",
+    "Rate",
+    "is_schedule",
+]
+
+
+class Kind(Protocol):
+    """Converts and checks one hyper-parameter; `where` is "transformation: argument", for the message."""
+
+    @property
+    def example(self) -> Any:
+        """A sane value, for tests and docs."""
+
+    @property
+    def numeric(self) -> bool:
+        """Whether it may be an array or a schedule."""
+
+    def convert(self, where: str, value: Any) -> Any: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Anything:
+    """No check."""
+
+    example: Any = None
+    numeric: bool = False
+
+    def convert(self, where: str, value: Any) -> Any:
+        return value
+
+
+ANYTHING = Anything()
+
+
+@dataclasses.dataclass(frozen=True)
+class Optional:
+    """`None`, or a value of another kind."""
+
+    kind: Kind
+    example: Any = None
+
+    @property
+    def numeric(self) -> bool:
+        return self.kind.numeric
+
+    def convert(self, where: str, value: Any) -> Any:
+        return None if value is None else self.kind.convert(where, value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Real:
+    """A finite number in an interval, written as in mathematics: `"[0, 1)"`."""
+
+    interval: str
+    example: float
+    numeric: bool = dataclasses.field(default=True, init=False)
+    low: float = dataclasses.field(init=False)
+    high: float = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        low, high = self.interval[1:-1].split(",")
+        object.__setattr__(self, "low", -math.inf if "∞" in low else float(low))
+        object.__setattr__(self, "high", math.inf if "∞" in high else float(high))
+
+    def convert(self, where: str, value: Any) -> Any:
+        if isinstance(value, type):
+            raise TypeError(f"{where} is the class {value.__name__}: call it, {value.__name__}(...)")
+        if is_schedule(value):
+            return value
+        value = scalar(where, value)
+        if not isinstance(value, jax.core.Tracer) and not self.holds(float(value)):
+            raise ValueError(f"{where} must lie in {self.interval}, got {float(value):g}")
+        return value
+
+    def holds(self, x: float) -> bool:
+        above = x > self.low if self.interval[0] == "(" else x >= self.low
+        below = x < self.high if self.interval[-1] == ")" else x <= self.high
+        return math.isfinite(x) and above and below
+
+
+def scalar(where: str, value: Any) -> Any:
+    """A Python float (of Python and NumPy numbers) or a scalar JAX array."""
+    if isinstance(value, np.ndarray | np.generic) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, jax.Array):
+        if value.shape != () or value.dtype == bool or jax.numpy.issubdtype(value.dtype, jax.numpy.complexfloating):
+            raise TypeError(
+                f"{where} must be a real scalar, got an array {value.dtype}{list(value.shape)}: "
+                "to try several values, jax.vmap over a function that makes the transformation"
+            )
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{where} must be a number, a scalar array or a schedule, got {_describe(value)}")
+    return float(value)
+
+
+def is_schedule(value: Any) -> bool:
+    """Whether a hyper-parameter is a function of the step rather than a number."""
+    return callable(value) and not isinstance(value, jax.Array | type)
+
+
+@dataclasses.dataclass(frozen=True)
+class Integer:
+    """A Python integer of at least `low`, static: it shapes the program. If `numeric`, a schedule may give it."""
+
+    low: int
+    example: int
+    numeric: bool = False
+
+    def convert(self, where: str, value: Any) -> Any:
+        if self.numeric and is_schedule(value):
+            return value
+        if isinstance(value, np.integer):
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{where} must be a Python int, got {_describe(value)}")
+        if value < self.low:
+            raise ValueError(f"{where} must be at least {self.low}, got {value}")
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Boolean:
+    """`True` or `False`."""
+
+    example: bool = False
+    numeric: bool = False
+
+    def convert(self, where: str, value: Any) -> bool:
+        if not isinstance(value, bool | np.bool_):
+            raise TypeError(f"{where} must be True or False, got {_describe(value)}")
+        return bool(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class FloatingDType:
+    """A floating-point dtype, by name or as NumPy and JAX spell it."""
+
+    example: str = "float32"
+    numeric: bool = False
+
+    def convert(self, where: str, value: Any) -> np.dtype[Any]:
+        try:
+            dtype = jax.numpy.dtype(value)
+        except TypeError:
+            raise TypeError(f"{where} must be a floating dtype such as 'bfloat16', got {_describe(value)}") from None
+        if not jax.numpy.issubdtype(dtype, jax.numpy.inexact):
+            raise ValueError(f"{where} must be a floating dtype such as 'bfloat16', got {dtype.name!r}")
+        return dtype
+
+
+def kind_of(hint: Any) -> Kind:
+    """The kind that a field's annotation names; `K | None` is optional."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        inner = [arg for arg in typing.get_args(hint) if arg is not type(None)]
+        return Optional(kind_of(inner[0])) if len(inner) == 1 else ANYTHING
+    if typing.get_origin(hint) is Annotated:
+        return next((m for m in hint.__metadata__ if hasattr(m, "convert")), ANYTHING)
+    return ANYTHING
+
+
+def _describe(value: Any) -> str:
+    return f"{value!r} of type {type(value).__name__}" if value is not None else "None"
+
+
+# Type checkers see `Any`: a field may be given a number, an array or a schedule, and is read as a number or array.
+Rate = Annotated[Any, Real("[0, ∞)", 0.1)]
+"A step size."
+Decay = Annotated[Any, Real("[0, 1)", 0.9)]
+"The decay rate of a running mean."
+Fraction = Annotated[Any, Real("[0, 1]", 0.5)]
+"A share, both ends included."
+NonNegative = Annotated[Any, Real("[0, ∞)", 0.5)]
+"A number that may be zero."
+Positive = Annotated[Any, Real("(0, ∞)", 0.5)]
+"A number that may not be zero."
+Number = Annotated[Any, Real("(-∞, ∞)", 0.5)]
+"Any finite number."
+PositiveInt = Annotated[int, Integer(1, 2)]
+"A count of at least one."
+NonNegativeInt = Annotated[int, Integer(0, 2)]
+"A count."
+Interval = Annotated[Any, Integer(1, 2, numeric=True)]
+"A count of steps of at least one, or a schedule of it."
+Flag = Annotated[bool, Boolean()]
+"A switch."
+DType = Annotated[Any, FloatingDType()]
+"A floating-point dtype, `'bfloat16'` say."

@@ -1,0 +1,70 @@
+"""Arithmetic on one array, with the care that every optimizer needs.
+
+Decay rates may be Python numbers or arrays. From Python numbers, constants such as 1 − β are formed in double
+precision before they meet an array: in float32, 1 − 0.999 is wrong in the fifth digit.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+__all__ = ["abs_sq", "compute_dtype", "ema", "increment", "one_minus_power", "real_dtype", "sqrt", "unbiased", "zeros"]
+
+
+def compute_dtype(dtype: Any) -> np.dtype[Any]:
+    """The dtype in which leaves of `dtype` are computed: at least float32."""
+    return np.promote_types(np.float32, dtype) if jnp.finfo(dtype).bits < 32 else jnp.dtype(dtype)
+
+
+def real_dtype(dtype: Any) -> np.dtype[Any]:
+    """The dtype of the real part of numbers of `dtype`."""
+    return jnp.finfo(dtype).dtype
+
+
+def zeros(param: Any, dtype: Any = None, shape: tuple[int, ...] | None = None) -> Array:
+    """A slot of zeros for `param`: its shape, and its compute dtype unless told otherwise."""
+    return jnp.zeros_like(param, dtype=dtype or compute_dtype(param.dtype), shape=shape)
+
+
+def ema(mean: Array, x: Array, decay: Any) -> Array:
+    """β m + (1 − β) x"""
+    return decay * mean + (1 - decay) * x
+
+
+def one_minus_power(decay: Any, t: Array) -> Array:
+    """1 − βᵗ without cancellation: −expm1(t log β). For t ≥ 1."""
+    if isinstance(decay, jax.Array):
+        return -jnp.expm1(t * jnp.log(decay))
+    return -jnp.expm1(t * math.log(decay)) if decay else jnp.ones_like(t)
+
+
+def unbiased(mean: Array, decay: Any, t: Array) -> Array:
+    """M / (1 − βᵗ): the mean freed of the zero it started from. `t` counts the updates, this one included."""
+    return mean * (1 / one_minus_power(decay, t)).astype(mean.dtype)
+
+
+@jax.custom_jvp
+def sqrt(x: Array) -> Array:
+    """√x, whose derivative at 0 is 0 rather than infinite, so that gradients pass through an optimizer at rest."""
+    return jnp.sqrt(x)
+
+
+@sqrt.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (dx,) = primals, tangents
+    root = jnp.sqrt(x)
+    return root, jnp.where(root > 0, 0.5 / root, 0) * dx
+
+
+def abs_sq(x: Array) -> Array:
+    """|x|², real also for complex x."""
+    return jnp.real(x) ** 2 + jnp.imag(x) ** 2 if jnp.iscomplexobj(x) else x * x
+
+
+def increment(count: Array) -> Array:
+    """Count + 1, staying at the largest integer rather than wrapping round to a negative one."""
+    return count + (count < jnp.iinfo(count.dtype).max).astype(count.dtype)

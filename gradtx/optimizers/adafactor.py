@@ -1,0 +1,142 @@
+"""Adafactor: second moments of matrices kept as a row and a column."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core.base import Leafwise, Optimizer, Transformation, chain
+from gradtx.core.hyperparams import Decay, DType, Flag, NonNegative, NonNegativeInt, Positive, PositiveInt, Rate
+from gradtx.core.masks import Mask
+from gradtx.core.numerics import abs_sq, ema, real_dtype, zeros
+from gradtx.core.tree import Tree
+from gradtx.transforms import momentum as running
+from gradtx.transforms.clipping import clip_by_block_rms
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.scaling import scale, scale_by_learning_rate, scale_by_param_block_rms
+
+__all__ = ["FactoredState", "adafactor", "scale_by_factored_rms"]
+
+
+class FactoredState(NamedTuple):
+    """Second moments, factored where the leaf has two large axes. What a leaf does not use has shape (1,)."""
+
+    count: Array
+    "int32[]: updates made so far."
+    v_row: Tree
+    "Running mean of g² over the largest axis."
+    v_col: Tree
+    "Running mean of g² over the second largest axis."
+    v: Tree
+    "Running mean of g² itself, for leaves that are not factored."
+
+
+class scale_by_factored_rms(Leafwise):
+    """Divide by a root mean square of the gradients that is stored as a product of a row and a column.
+
+        β = 1 − max(t − t₀, 1)^(−c)
+        R ← β R + (1 − β) mean_cols(|g|² + ε)
+        C ← β C + (1 − β) mean_rows(|g|² + ε)
+        u = g / √(R Cᵀ / mean(R))
+
+    Leaves without two axes of at least `min_dim_size_to_factor` keep a full second moment. Memory for an n × m
+    matrix: n + m numbers. Shazeer & Stern, 2018, Algorithms 4 and 5. https://arxiv.org/abs/1804.04235
+    """
+
+    State = FactoredState
+
+    factored: Flag = True
+    "Whether to factor at all."
+    decay_rate: NonNegative = 0.8
+    "Exponent c of the decay."
+    step_offset: NonNegativeInt = 0
+    "Step t₀ at which the decay starts, for fine-tuning."
+    min_dim_size_to_factor: PositiveInt = 128
+    "Smallest size of both axes of a factored leaf."
+    epsilon: NonNegative = 1e-30
+    "Added to the squared gradient."
+
+    def init_leaf(self, param: Array) -> tuple[Array, Array, Array]:
+        real = real_dtype(zeros(param, shape=()).dtype)
+        unused = [zeros(param, real, shape=(1,)) for _ in range(3)]
+        axes = self._axes(param.shape)
+        if axes is None:
+            return unused[0], unused[1], zeros(param, real)
+        row, col = (zeros(param, real, shape=_without(param.shape, axis)) for axis in reversed(axes))
+        return row, col, unused[2]
+
+    def leaf(self, g: Array, v_row: Array, v_col: Array, v: Array, *, t: Array) -> tuple[Array, Array, Array, Array]:
+        beta = 1 - jnp.maximum(t - self.step_offset, 1) ** -self.decay_rate
+        squares = abs_sq(g) + self.epsilon
+        axes = self._axes(g.shape)
+        if axes is None:
+            v = ema(v, squares, beta)
+            return g * _inverse_root(v), v_row, v_col, v
+        second, first = axes
+        v_row = ema(v_row, jnp.mean(squares, first), beta)
+        v_col = ema(v_col, jnp.mean(squares, second), beta)
+        shares = v_row / jnp.mean(v_row, second - (first < second), keepdims=True)
+        factors = jnp.expand_dims(_inverse_root(shares), first) * jnp.expand_dims(_inverse_root(v_col), second)
+        return g * factors, v_row, v_col, v
+
+    def _axes(self, shape: tuple[int, ...]) -> tuple[int, int] | None:
+        """The second largest and the largest axis, if both are large enough to be factored."""
+        by_size = sorted(range(len(shape)), key=lambda axis: shape[axis])
+        if not self.factored or len(shape) < 2 or shape[by_size[-2]] < self.min_dim_size_to_factor:
+            return None
+        return by_size[-2], by_size[-1]
+
+
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return (*shape[:axis], *shape[axis + 1 :])
+
+
+def _inverse_root(x: Array) -> Array:
+    """1 / √x, 0 where x is 0."""
+    return jnp.where(x > 0, jnp.where(x > 0, x, 1) ** -0.5, 0)
+
+
+class adafactor(Optimizer):
+    """Adafactor: updates of about the size of the parameters, second moments in sublinear memory.
+
+    `scale_by_factored_rms`, clipped to `clipping_threshold`, times the learning rate and the parameters' own scale,
+    then momentum and decay that is *not* multiplied by the learning rate. The numbers are those of optax and Keras;
+    torch's Adafactor, fairseq's and others each differ. A schedule that begins at 0 is fine.
+    """
+
+    learning_rate: Rate
+    "Step size relative to the scale of each leaf; 1e-3 to 1e-2 are usual."
+    min_dim_size_to_factor: PositiveInt = scale_by_factored_rms.min_dim_size_to_factor
+    decay_rate: NonNegative = scale_by_factored_rms.decay_rate
+    decay_offset: NonNegativeInt = scale_by_factored_rms.step_offset
+    multiply_by_parameter_scale: Flag = True
+    "Whether the learning rate is relative to the root mean square of each leaf."
+    clipping_threshold: Positive | None = 1.0
+    "Largest root mean square of a leaf's update, before the learning rate."
+    momentum: Decay | None = None
+    "Decay rate of a running mean of the updates; `None` keeps none."
+    dtype_momentum: DType = "float32"
+    "Dtype of that mean."
+    weight_decay_rate: NonNegative | None = None
+    "λ, not multiplied by the learning rate."
+    eps: NonNegative = scale_by_factored_rms.epsilon
+    factored: Flag = scale_by_factored_rms.factored
+    weight_decay_mask: Mask = None
+    "The leaves to decay, all by default."
+
+    def expand(self) -> chain:
+        stages: list[Transformation] = [
+            scale_by_factored_rms(
+                self.factored, self.decay_rate, self.decay_offset, self.min_dim_size_to_factor, self.eps
+            )
+        ]
+        if self.clipping_threshold is not None:
+            stages.append(clip_by_block_rms(self.clipping_threshold))
+        stages.append(scale_by_learning_rate(self.learning_rate, flip_sign=False))
+        if self.multiply_by_parameter_scale:
+            stages.append(scale_by_param_block_rms())
+        if self.momentum is not None:
+            stages.append(running.ema(self.momentum, debias=False, accumulator_dtype=self.dtype_momentum))
+        if self.weight_decay_rate is not None:
+            stages.append(add_decayed_weights(self.weight_decay_rate, self.weight_decay_mask))
+        return chain(*stages, scale(-1.0))

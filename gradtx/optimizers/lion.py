@@ -1,0 +1,71 @@
+"""Lion: the sign of an interpolated momentum."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core.base import Leafwise, Optimizer, chain
+from gradtx.core.hyperparams import Decay, DType, NonNegative, Rate
+from gradtx.core.masks import Mask
+from gradtx.core.numerics import ema, zeros
+from gradtx.core.tree import Tree
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+__all__ = ["ScaleByLionState", "lion", "scale_by_lion"]
+
+
+class ScaleByLionState(NamedTuple):
+    """The momentum of Lion."""
+
+    count: Array
+    "int32[]: updates made so far."
+    mu: Tree
+    "Like the parameters: running mean of the gradient."
+
+
+class scale_by_lion(Leafwise):
+    """The sign of a mix of momentum and gradient, then the momentum's own, slower update.
+
+        u = sign(β₁ m + (1 − β₁) g)
+        m ← β₂ m + (1 − β₂) g
+
+    The updates are −1, 0 or 1. Chen et al., 2023, Algorithm 2. https://arxiv.org/abs/2302.06675
+    """
+
+    State = ScaleByLionState
+
+    b1: Decay = 0.9
+    "Weight of the momentum in the update."
+    b2: Decay = 0.99
+    "Decay rate of the momentum."
+    mu_dtype: DType | None = None
+    "Dtype of the momentum; by default that of the computation."
+
+    def init_leaf(self, param: Array) -> tuple[Array]:
+        return (zeros(param, self.mu_dtype),)
+
+    def leaf(self, g: Array, mu: Array) -> tuple[Array, Array]:
+        return jnp.sign(ema(mu, g, self.b1)), ema(mu, g, self.b2)
+
+
+class lion(Optimizer):
+    """Lion: `scale_by_lion`, decoupled weight decay, then a step of size `learning_rate`."""
+
+    learning_rate: Rate
+    "Step size; 3 to 10 times smaller than for AdamW, 1e-4 say."
+    b1: Decay = scale_by_lion.b1
+    b2: Decay = scale_by_lion.b2
+    mu_dtype: DType | None = scale_by_lion.mu_dtype
+    weight_decay: NonNegative = 1e-3
+    "λ, multiplied by the learning rate; 3 to 10 times larger than for AdamW."
+    mask: Mask = None
+    "The leaves to decay, all by default."
+
+    def expand(self) -> chain:
+        return chain(
+            scale_by_lion(self.b1, self.b2, self.mu_dtype),
+            add_decayed_weights(self.weight_decay, self.mask),
+            scale_by_learning_rate(self.learning_rate),
+        )

@@ -1,0 +1,34 @@
+"""Stochastic gradient descent, with or without momentum."""
+
+from gradtx.core.base import Optimizer, chain, identity
+from gradtx.core.hyperparams import DType, Flag, Fraction, Rate
+from gradtx.transforms.momentum import trace
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+__all__ = ["sgd"]
+
+
+class sgd(Optimizer):
+    """Gradient descent, with heavy-ball or Nesterov momentum if `momentum` is given.
+
+        m ← μ m + g
+        θ ← θ − η m,   Nesterov:  θ ← θ − η (g + μ m)
+
+    The learning rate stands outside the momentum, as in Sutskever et al., 2013,
+    https://proceedings.mlr.press/v28/sutskever13.html, and in torch; Keras has it inside, which differs once η changes.
+    """
+
+    learning_rate: Rate
+    "Step size; 0.1 to 0.01 are usual."
+    momentum: Fraction | None = None
+    "μ; 0.9 is usual. `None` keeps no state."
+    nesterov: Flag = trace.nesterov
+    "Whether to look one step ahead; only with momentum."
+    accumulator_dtype: DType | None = trace.accumulator_dtype
+
+    def expand(self) -> chain:
+        if self.momentum is None:
+            return chain(identity(), scale_by_learning_rate(self.learning_rate))
+        return chain(
+            trace(self.momentum, self.nesterov, self.accumulator_dtype), scale_by_learning_rate(self.learning_rate)
+        )

@@ -1,0 +1,43 @@
+"""What a schedule is: a value that maps the number of updates made so far to a number."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core.hyperparams import is_schedule
+from gradtx.core.spec import Spec
+
+__all__ = ["Schedule"]
+
+
+class Schedule(Spec, abstract=True):
+    """A function of the step that prints, compares, hashes, pickles and goes to JSON and back.
+
+    Write `at(self, t)`: `t` is the number of updates made before this one, 0, 1, 2, …, as a float (exact up to
+    2²⁴ in float32). Any function of an int32 count may stand where a schedule is wanted; it just lacks the rest.
+
+    >>> class inverse_square_root(Schedule):
+    ...     "s(t) = s₀ / √(t + 1)"
+    ...     init_value: float
+    ...     def at(self, t):
+    ...         return self.init_value / jnp.sqrt(t + 1)
+    >>> inverse_square_root(0.1)(3)
+    Array(0.05, dtype=float32)
+    >>> inverse_square_root(0.1)
+    inverse_square_root(0.1)
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, kind in self.field_kinds().items():
+            if kind.numeric and is_schedule(getattr(self, name)):
+                raise TypeError(f"{type(self).__name__}: {name} must be a number, not a schedule of its own")
+
+    def __call__(self, count: Any) -> Array:
+        """The value after `count` updates, as a float scalar."""
+        return jnp.asarray(self.at(jnp.asarray(count).astype(jnp.result_type(float))), jnp.result_type(float))
+
+    def at(self, t: Array) -> Any:
+        """The formula; to be overridden."""
+        raise NotImplementedError(f"{type(self).__name__} defines no at")

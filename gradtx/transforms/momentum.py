@@ -1,0 +1,79 @@
+"""Running means and sums of the updates."""
+
+from typing import Any, NamedTuple
+
+from jax import Array
+
+from gradtx.core import numerics
+from gradtx.core.base import Leafwise
+from gradtx.core.hyperparams import Decay, DType, Flag, Fraction
+from gradtx.core.numerics import unbiased
+from gradtx.core.tree import Tree
+
+__all__ = ["EmaState", "TraceState", "ema", "trace"]
+
+
+class TraceState(NamedTuple):
+    """The momentum of `trace`."""
+
+    trace: Tree
+    "Like the parameters: the decaying sum of the gradients."
+
+
+class trace(Leafwise):
+    """A decaying sum of the gradients: heavy-ball momentum, or Nesterov's.
+
+        m ← μ m + g
+        u = m,   Nesterov:  u = g + μ m
+
+    Polyak, 1964; Sutskever et al., 2013, https://proceedings.mlr.press/v28/sutskever13.html. Torch's momentum.
+    """
+
+    State = TraceState
+
+    decay: Fraction
+    "Momentum μ; 0.9 is usual."
+    nesterov: Flag = False
+    "Whether to look one step ahead."
+    accumulator_dtype: DType | None = None
+    "Dtype of the momentum; by default that of the computation."
+
+    def init_leaf(self, param: Array) -> tuple[Array]:
+        return (numerics.zeros(param, self.accumulator_dtype),)
+
+    def leaf(self, g: Array, trace: Array) -> tuple[Array, Array]:
+        trace = self.decay * trace + g
+        return (g + self.decay * trace if self.nesterov else trace), trace
+
+
+class EmaState(NamedTuple):
+    """The mean of `ema`."""
+
+    count: Array
+    "int32[]: updates made so far."
+    ema: Tree
+    "Like the parameters: the running mean of the gradients."
+
+
+class ema(Leafwise):
+    """A running mean of the gradients.
+
+    m ← β m + (1 − β) g
+    u = m,   debiased:  u = m / (1 − βᵗ)
+    """
+
+    State = EmaState
+
+    decay: Decay
+    "β; the mean reaches back about 1 / (1 − β) steps."
+    debias: Flag = True
+    "Whether to free the mean of the zero it starts from."
+    accumulator_dtype: DType | None = None
+    "Dtype of the mean; by default that of the computation."
+
+    def init_leaf(self, param: Array) -> tuple[Array]:
+        return (numerics.zeros(param, self.accumulator_dtype),)
+
+    def leaf(self, g: Array, ema: Array, *, t: Any) -> tuple[Array, Array]:
+        ema = numerics.ema(ema, g, self.decay)
+        return (unbiased(ema, self.decay, t) if self.debias else ema), ema

@@ -1,0 +1,130 @@
+"""Multiplication of the updates: by a constant, by a schedule, by the learning rate, by a trust ratio."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core import numerics, tree
+from gradtx.core.base import GradientTransformation, Leafwise
+from gradtx.core.hyperparams import Flag, NonNegative, Number, Positive, Rate
+from gradtx.core.tree import Tree
+
+__all__ = [
+    "ScaleByLearningRateState",
+    "ScaleByScheduleState",
+    "scale",
+    "scale_by_learning_rate",
+    "scale_by_param_block_rms",
+    "scale_by_schedule",
+    "scale_by_trust_ratio",
+]
+
+
+class scale(Leafwise):
+    """Multiply the updates by a number.
+
+    u = s g
+    """
+
+    step_size: Number
+    "The factor s, of either sign."
+
+    def leaf(self, g: Array) -> Array:
+        return self.step_size * g
+
+
+class ScaleByScheduleState(NamedTuple):
+    """The clock of a schedule."""
+
+    count: Array
+    "int32[]: updates made so far."
+
+
+class scale_by_schedule(Leafwise):
+    """Multiply the updates by a schedule's value at the number of updates made before.
+
+        u = s(t − 1) g,   t = 1, 2, …
+
+    The first update uses s(0). For a learning rate, which is subtracted, see `scale_by_learning_rate`.
+    """
+
+    State = ScaleByScheduleState
+
+    step_size_fn: Number
+    "A function of the step, of either sign."
+
+    def leaf(self, g: Array) -> Array:
+        return self.step_size_fn * g
+
+
+class ScaleByLearningRateState(NamedTuple):
+    """The same fields whether the rate is a number or a schedule, so that a checkpoint survives the change."""
+
+    count: Array
+    "int32[]: updates made so far."
+    learning_rate: Array
+    "float32[]: the rate of the last update (before the first one, the rate it will have)."
+
+
+class scale_by_learning_rate(GradientTransformation):
+    """Take a step of size `learning_rate` against the updates.
+
+        u = −η g
+
+    Given a schedule, the rate of the t-th update is η(t − 1). The rate in use can be read from the state.
+    """
+
+    State = ScaleByLearningRateState
+
+    learning_rate: Rate
+    "Step size η."
+    flip_sign: Flag = True
+    "Whether to step against the updates (descent) or along them."
+
+    def init_fn(self, params: Tree) -> ScaleByLearningRateState:
+        return ScaleByLearningRateState(jnp.zeros((), jnp.int32), jnp.asarray(self.learning_rate, jnp.float32))
+
+    def update_fn(self, updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, ScaleByLearningRateState]:
+        signed = -self.learning_rate if self.flip_sign else self.learning_rate
+        rate = jnp.asarray(self.learning_rate, jnp.float32)
+        return tree.scale(signed, updates), ScaleByLearningRateState(numerics.increment(state.count), rate)
+
+
+class scale_by_param_block_rms(Leafwise):
+    """Scale each leaf's update by the root mean square of the leaf itself.
+
+        u = max(rms(θ), μ) g,   rms(θ) = ‖θ‖ / √size
+
+    Shazeer & Stern, 2018, Section 8. https://arxiv.org/abs/1804.04235. Needs the parameters.
+    """
+
+    min_scale: NonNegative = 1e-3
+    "Lower bound μ of the factor, so that parameters may leave zero."
+
+    def leaf(self, g: Array, *, param: Array) -> Array:
+        return jnp.maximum(tree.rms(param), self.min_scale) * g
+
+
+class scale_by_trust_ratio(Leafwise):
+    """Scale each leaf's update to the size of the leaf itself: the layer-wise adaptation of LARS and LAMB.
+
+        u = c · max(‖θ‖, μ) / (‖g‖ + ε) · g,   and u = g where ‖θ‖ or ‖g‖ is 0
+
+    You, Gitman & Ginsburg, 2017, https://arxiv.org/abs/1708.03888; You et al., 2019,
+    https://arxiv.org/abs/1904.00962. Needs the parameters.
+    """
+
+    min_norm: NonNegative = 0.0
+    "Lower bound μ of both norms."
+    trust_coefficient: Positive = 1.0
+    "The ratio c of the update's size to the parameter's."
+    eps: NonNegative = 0.0
+    "Added to the update's norm."
+
+    def leaf(self, g: Array, *, param: Array) -> Array:
+        param_norm = jnp.maximum(tree.norm(param), self.min_norm)
+        update_norm = jnp.maximum(tree.norm(g), self.min_norm)
+        zero = (param_norm == 0) | (update_norm == 0)
+        ratio = self.trust_coefficient * param_norm / jnp.where(zero, 1, update_norm + self.eps)
+        return tree.scale(jnp.where(zero, 1, ratio), g)
