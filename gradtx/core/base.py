@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -403,7 +404,8 @@ class Leafwise(GradientTransformation, abstract=True):
 
     def _state(self, count: Array | None, treedef: Any, slots: list[tuple[Any, ...]]) -> Any:
         fields = {name: treedef.unflatten([own[i] for own in slots]) for i, name in enumerate(self.slots)}
-        return self.State(**fields) if "count" not in self._state_fields else self.State(count=count, **fields)
+        state: Any = self.State  # a NamedTuple
+        return state(**fields) if "count" not in self._state_fields else state(count=count, **fields)
 
     def _slots(self, updates: Tree, state: Any) -> list[tuple[Any, ...]]:
         """The slots of every leaf, checked against the gradients."""
@@ -484,13 +486,13 @@ class Container(GradientTransformation, abstract=True):
     touches_leaves = False
 
     @property
-    def inner(self) -> tuple[Transformation, ...]:
+    def parts(self) -> tuple[Transformation, ...]:
         """What it holds."""
         raise NotImplementedError
 
     @functools.cached_property
     def extras(self) -> Extras:
-        return Extras.union(self.inner)
+        return Extras.union(self.parts)
 
 
 class chain(Container):
@@ -517,7 +519,7 @@ class chain(Container):
         self._set(stages=tuple(_KIND.convert(f"chain: stage {i}", stage) for i, stage in enumerate(stages)))
 
     @property
-    def inner(self) -> tuple[Transformation, ...]:
+    def parts(self) -> tuple[Transformation, ...]:
         return self.stages
 
     def init_fn(self, params: Tree) -> tuple[Any, ...]:
@@ -563,7 +565,7 @@ class named_chain(Container):
         self._set(stages=tuple(stages))
 
     @property
-    def inner(self) -> tuple[Transformation, ...]:
+    def parts(self) -> tuple[Transformation, ...]:
         return tuple(stage for _, stage in self.stages)
 
     def init_fn(self, params: Tree) -> dict[str, Any]:
@@ -594,7 +596,7 @@ class Optimizer(Container, abstract=True):
         return self.expand()
 
     @property
-    def inner(self) -> tuple[Transformation, ...]:
+    def parts(self) -> tuple[Transformation, ...]:
         return (self.expanded,)
 
     def at(self, count: Any) -> Any:
@@ -619,7 +621,7 @@ class identity(Container):
     """
 
     @property
-    def inner(self) -> tuple[Transformation, ...]:
+    def parts(self) -> tuple[Transformation, ...]:
         return ()
 
     def update_fn(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:

@@ -11,6 +11,7 @@ import typing
 from typing import Annotated, Any, Protocol
 
 import jax
+import jax.core
 import numpy as np
 
 __all__ = [
@@ -39,6 +40,7 @@ class Kind(Protocol):
     @property
     def numeric(self) -> bool:
         """Whether it may be an array or a schedule."""
+        ...
 
     def convert(self, where: str, value: Any) -> Any: ...
 

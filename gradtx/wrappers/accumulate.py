@@ -41,7 +41,7 @@ class accumulate(Container):
     clock = "gradient_step"
     touches_leaves = True
 
-    inner_tx: Inner
+    inner: Inner
     "What to update once per window."
     every_k_schedule: Interval
     "Window length k: a Python int, or a schedule of it over the windows finished."
@@ -49,12 +49,12 @@ class accumulate(Container):
     "Whether to pass on the mean of the gradients, or their sum."
 
     @property
-    def inner(self) -> tuple[Transformation, ...]:
-        return (self.inner_tx,)
+    def parts(self) -> tuple[Transformation, ...]:
+        return (self.inner,)
 
     def init_fn(self, params: Tree) -> MultiStepsState:
         steps = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
-        return MultiStepsState(*steps, init_inner(self.inner_tx, params), tree.zeros_like(params))
+        return MultiStepsState(*steps, init_inner(self.inner, params), tree.zeros_like(params))
 
     def update_fn(
         self, updates: Tree, state: MultiStepsState, params: Tree = None, **extra: Any
@@ -65,7 +65,7 @@ class accumulate(Container):
         k = jnp.asarray(self.every_k_schedule).astype(jnp.int32)
 
         def emit() -> tuple[Tree, MultiStepsState]:
-            new, inner_state = update_inner(self.inner_tx, gathered, state.inner_opt_state, params, extra)
+            new, inner_state = update_inner(self.inner, gathered, state.inner_opt_state, params, extra)
             return tree.cast_like(new, gathered), MultiStepsState(
                 jnp.zeros((), jnp.int32),
                 numerics.increment(state.gradient_step),

@@ -45,24 +45,24 @@ class masked(Container):
 
     State = MaskedState
 
-    inner_tx: Inner
+    inner: Inner
     "The transformation to apply."
     mask: Mask
     "The leaves to apply it to."
 
     @property
-    def inner(self) -> tuple[Transformation, ...]:
-        return (self.inner_tx,)
+    def parts(self) -> tuple[Transformation, ...]:
+        return (self.inner,)
 
     def init_fn(self, params: Tree) -> MaskedState:
-        return MaskedState(init_inner(self.inner_tx, _hide(params, self._visible(params))))
+        return MaskedState(init_inner(self.inner, _hide(params, self._visible(params))))
 
     def update_fn(
         self, updates: Tree, state: MaskedState, params: Tree = None, **extra: Any
     ) -> tuple[Tree, MaskedState]:
         visible = self._visible(updates if params is None else params)
         shown = params if params is None else _hide(params, visible)
-        new, inner_state = update_inner(self.inner_tx, _hide(updates, visible), state.inner_state, shown, extra)
+        new, inner_state = update_inner(self.inner, _hide(updates, visible), state.inner_state, shown, extra)
         leaves, treedef = jax.tree.flatten(updates)
         changed = iter(jax.tree.leaves(new))
         merged = [next(changed) if on else leaf for leaf, on in zip(leaves, visible, strict=True)]
