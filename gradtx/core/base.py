@@ -36,6 +36,7 @@ __all__ = [
     "chain",
     "identity",
     "init_inner",
+    "is_elementwise",
     "named_chain",
     "update_inner",
 ]
@@ -95,6 +96,8 @@ class GradientTransformation(Spec, abstract=True):
     "The field of the state at which schedules among the hyper-parameters are evaluated."
     touches_leaves: ClassVar[bool] = True
     "Whether it computes with leaves, which then must be floating-point arrays, or only hands them on."
+    elementwise: ClassVar[bool] = False
+    "Whether each element's update depends on that element alone (and, for a container, those of its parts do)."
     takes_half_precision: ClassVar[bool] = False
     "Whether `update_fn` raises half-precision leaves to float32 itself, where that saves memory."
 
@@ -160,6 +163,12 @@ class GradientTransformation(Spec, abstract=True):
         """The extra arguments that `update` needs and knows."""
         return Extras.of(self.update_fn, skip=3)
 
+    @functools.cached_property
+    def needs_params(self) -> bool:
+        """Whether `update` must be given the parameters: whether `update_fn` has no default for them."""
+        parameters = list(inspect.signature(self.update_fn).parameters.values())
+        return len(parameters) > 2 and parameters[2].default is inspect.Parameter.empty
+
 
 GradientTransformationExtraArgs = GradientTransformation
 "The same: every gradtx transformation takes extra arguments."
@@ -211,6 +220,8 @@ def update_inner(
     hold names that only others need.
     """
     wanted = _extras_of(tx).select(_name(tx), extra)
+    if params is None and getattr(tx, "needs_params", False):
+        raise ValueError(f"{_name(tx)} needs the parameters: update(updates, state, params)")
     if getattr(tx, "touches_leaves", True):
         check.inexact_leaves(f"{_name(tx)}: updates", updates, "give zeros, or mask the leaf (gradtx.masked)")
     if not getattr(tx, "takes_half_precision", False):
@@ -228,9 +239,9 @@ def update_inner(
             _check_state(tx, state, tx.State)
         at = tx.at(getattr(state, tx.clock)) if tx._schedules else tx
         new_updates, new_state = at.update_fn(updates, state, params, **wanted)
-    check.same_structure(f"{_name(tx)}: the updates that came out", new_updates, updates, "those that went in")
-    check.same_shapes(f"{_name(tx)}: the updates that came out", new_updates, updates, "those that went in")
-    check.same_structure(f"{_name(tx)}: the state that came out", new_state, state, "that which went in")
+    for what, new, old in (("updates", new_updates, updates), ("state", new_state, state)):
+        check.same_structure(f"{_name(tx)}: the {what} that came out", new, old, f"the {what} that went in")
+        check.same_shapes(f"{_name(tx)}: the {what} that came out", new, old, "what went in")
     return new_updates, tree.cast_like(new_state, state)
 
 
@@ -268,6 +279,13 @@ def _value_at(tx: Spec, name: str, count: Any) -> Array:
             f"from {getattr(tx, name)!r}"
         )
     return value.astype(jnp.result_type(float))
+
+
+def is_elementwise(tx: Transformation) -> bool:
+    """Whether each element's update depends on that element alone, whatever the leaf's shape and its neighbours."""
+    if not isinstance(tx, GradientTransformation):
+        return False
+    return tx.elementwise and (not isinstance(tx, Container) or all(map(is_elementwise, tx.parts)))
 
 
 def _check_state(tx: Any, state: Any, expected: type) -> None:
@@ -361,6 +379,7 @@ class Leafwise(GradientTransformation, abstract=True):
     """
 
     takes_half_precision = True
+    elementwise = True
     slots: ClassVar[tuple[str, ...]] = ()
     context: ClassVar[frozenset[str]] = frozenset({"t", "param"})
 
@@ -383,8 +402,6 @@ class Leafwise(GradientTransformation, abstract=True):
     def update_fn(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
         leaves, treedef = jax.tree.flatten(updates)
         param_leaves = [None] * len(leaves) if params is None else jax.tree.leaves(params)
-        if params is None and "param" in self._wants:
-            raise ValueError(f"{_name(self)} needs the parameters: update(updates, state, params)")
         count = numerics.increment(state.count) if "count" in state._fields else None
         within = functools.cache(functools.partial(self._in, count, extra))
         results: list[Any] = []
@@ -425,6 +442,10 @@ class Leafwise(GradientTransformation, abstract=True):
     @property
     def _state_fields(self) -> tuple[str, ...]:
         return getattr(self.State, "_fields", ())
+
+    @functools.cached_property
+    def needs_params(self) -> bool:
+        return "param" in self._wants
 
     @functools.cached_property
     def _wants(self) -> frozenset[str]:
@@ -483,6 +504,7 @@ class Container(GradientTransformation, abstract=True):
     """A transformation that only hands leaves on to others; those do the checks of what they get."""
 
     takes_half_precision = True
+    elementwise = True
     touches_leaves = False
 
     @property

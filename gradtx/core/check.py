@@ -33,7 +33,8 @@ def same_structure(where: str, tree: Tree, expected: Tree, like: str) -> None:
 
 def _differences(tree: Tree, expected: Tree, path: tuple[Any, ...]) -> Iterable[tuple[tuple[Any, ...], str]]:
     if (tree is None) != (expected is None):
-        yield path, f"expected {describe(expected)}, got {describe(tree)}"
+        cure = "; give zeros, or mask the leaf (gradtx.masked)" if tree is None else ""
+        yield path, f"expected {describe(expected)}, got {describe(tree)}{cure}"
         return
     if jax.tree.structure(tree) == jax.tree.structure(expected):
         return

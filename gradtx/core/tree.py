@@ -31,8 +31,8 @@ Tree = Any
 
 
 def path_str(path: tuple[Any, ...]) -> str:
-    """How a leaf is called in messages: `['dense']['kernel']`; the tree itself when it is a bare leaf."""
-    return jax.tree_util.keystr(path) or "the leaf itself"
+    """How a leaf is called in messages: `['dense']['kernel']`, and nothing where the tree is a bare leaf."""
+    return jax.tree_util.keystr(path)
 
 
 def scale(factor: Any, tree: Tree) -> Tree:

@@ -44,6 +44,7 @@ class scale_by_factored_rms(Leafwise):
     """
 
     State = FactoredState
+    elementwise = False
 
     factored: Flag = True
     "Whether to factor at all."

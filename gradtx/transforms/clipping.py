@@ -39,6 +39,8 @@ class clip_by_norm(Leafwise):
     A zero leaf stays zero; a leaf with a non-finite element stays as it is. Keras calls this `clipnorm`.
     """
 
+    elementwise = False
+
     max_norm: NonNegative
     "Largest L2 norm of a leaf."
 
@@ -53,6 +55,8 @@ class clip_by_block_rms(Leafwise):
 
     Shazeer & Stern, 2018, Section 6. https://arxiv.org/abs/1804.04235
     """
+
+    elementwise = False
 
     threshold: NonNegative
     "Largest root mean square d of a leaf."

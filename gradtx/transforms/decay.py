@@ -22,14 +22,14 @@ class add_decayed_weights(GradientTransformation):
     weight decay of Loshchilov & Hutter, https://arxiv.org/abs/1711.05101. Needs the parameters.
     """
 
+    elementwise = True
+
     weight_decay: NonNegative = 0.0
     "λ. Values between 1e-4 and 1e-1 are usual."
     mask: Mask = None
     "The leaves to decay, all by default; usually not biases and norms."
 
-    def update_fn(self, updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, EmptyState]:
-        if params is None:
-            raise ValueError("add_decayed_weights needs the parameters: update(updates, state, params)")
+    def update_fn(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, EmptyState]:
         leaves, treedef = jax.tree.flatten(updates)
         decays = jax.tree.leaves(tree.scale(self.weight_decay, params))
         mask = mask_leaves("add_decayed_weights: mask", self.mask, params)

@@ -76,6 +76,7 @@ class scale_by_learning_rate(GradientTransformation):
     """
 
     State = ScaleByLearningRateState
+    elementwise = True
 
     learning_rate: Rate
     "Step size η."
@@ -99,6 +100,8 @@ class scale_by_param_block_rms(Leafwise):
     Shazeer & Stern, 2018, Section 8. https://arxiv.org/abs/1804.04235. Needs the parameters.
     """
 
+    elementwise = False
+
     min_scale: NonNegative = 1e-3
     "Lower bound μ of the factor, so that parameters may leave zero."
 
@@ -114,6 +117,8 @@ class scale_by_trust_ratio(Leafwise):
     You, Gitman & Ginsburg, 2017, https://arxiv.org/abs/1708.03888; You et al., 2019,
     https://arxiv.org/abs/1904.00962. Needs the parameters.
     """
+
+    elementwise = False
 
     min_norm: NonNegative = 0.0
     "Lower bound μ of both norms."
