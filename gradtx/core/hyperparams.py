@@ -15,6 +15,7 @@ import jax.core
 import numpy as np
 
 __all__ = [
+    "Choice",
     "DType",
     "Decay",
     "Flag",
@@ -76,11 +77,11 @@ class Optional:
 
 @dataclasses.dataclass(frozen=True)
 class Real:
-    """A finite number in an interval, written as in mathematics: `"[0, 1)"`."""
+    """A finite number in an interval, written as in mathematics: `"[0, 1)"`. If not `numeric`, a Python number only."""
 
     interval: str
     example: float
-    numeric: bool = dataclasses.field(default=True, init=False)
+    numeric: bool = True
     low: float = dataclasses.field(init=False)
     high: float = dataclasses.field(init=False)
 
@@ -92,9 +93,11 @@ class Real:
     def convert(self, where: str, value: Any) -> Any:
         if isinstance(value, type):
             raise TypeError(f"{where} is the class {value.__name__}: call it, {value.__name__}(...)")
-        if is_schedule(value):
+        if self.numeric and is_schedule(value):
             return value
         value = scalar(where, value)
+        if not self.numeric and isinstance(value, jax.Array):
+            raise TypeError(f"{where} shapes the program: it must be a Python number, got {_describe(value)}")
         if not isinstance(value, jax.core.Tracer) and not self.holds(float(value)):
             raise ValueError(f"{where} must lie in {self.interval}, got {float(value):g}")
         return value
@@ -157,6 +160,24 @@ class Boolean:
         if not isinstance(value, bool | np.bool_):
             raise TypeError(f"{where} must be True or False, got {_describe(value)}")
         return bool(value)
+
+
+class Choice:
+    """One of a few words."""
+
+    numeric = False
+
+    def __init__(self, *options: str) -> None:
+        self.options = options
+
+    @property
+    def example(self) -> str:
+        return self.options[0]
+
+    def convert(self, where: str, value: Any) -> str:
+        if value not in self.options:
+            raise ValueError(f"{where} must be one of {', '.join(map(repr, self.options))}, got {value!r}")
+        return value
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,14 +1,14 @@
 """What a schedule is: a value that maps the number of updates made so far to a number."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core.hyperparams import is_schedule
+from gradtx.core.hyperparams import Number, is_schedule
 from gradtx.core.spec import Spec
 
-__all__ = ["Schedule"]
+__all__ = ["AnySchedule", "Schedule", "constant_schedule", "scaled_schedule"]
 
 
 class Schedule(Spec, abstract=True):
@@ -26,6 +26,8 @@ class Schedule(Spec, abstract=True):
     Array(0.05, dtype=float32)
     >>> inverse_square_root(0.1)
     inverse_square_root(0.1)
+
+    A number times a schedule is a schedule: `0.5 * s`.
     """
 
     def __post_init__(self) -> None:
@@ -41,3 +43,52 @@ class Schedule(Spec, abstract=True):
     def at(self, t: Array) -> Any:
         """The formula; to be overridden."""
         raise NotImplementedError(f"{type(self).__name__} defines no at")
+
+    def __mul__(self, factor: Any) -> "scaled_schedule":
+        return scaled_schedule(factor, self)
+
+    __rmul__ = __mul__
+
+
+class constant_schedule(Schedule):
+    """s(t) = s₀"""
+
+    value: Number
+    "s₀."
+
+    def at(self, t: Array) -> Any:
+        return self.value
+
+
+class ScheduleKind:
+    """The kind of a hyper-parameter that is a schedule."""
+
+    numeric = False
+
+    @property
+    def example(self) -> Schedule:
+        return constant_schedule(0.1)
+
+    def convert(self, where: str, value: Any) -> Any:
+        if not is_schedule(value):
+            raise TypeError(f"{where} must be a schedule, a function of the step, got {value!r}")
+        return value
+
+
+AnySchedule = Annotated[Any, ScheduleKind()]
+"A gradtx schedule, or any function from an int32 count to a number."
+
+
+class scaled_schedule(Schedule):
+    """A number times a schedule, as `0.5 * schedule` makes it.
+
+    s(t) = c · s′(t)
+    """
+
+    factor: Number
+    "c."
+    schedule: AnySchedule
+    "s′."
+
+    def at(self, t: Array) -> Any:
+        return self.factor * self.schedule(t.astype(jnp.int32))

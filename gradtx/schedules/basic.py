@@ -1,30 +1,23 @@
-"""Constants, powers, exponentials and steps."""
+"""Straight lines, powers and exponentials."""
 
-from typing import Annotated, Any
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core.hyperparams import Flag, NonNegativeInt, Number, Positive, PositiveInt, scalar
+from gradtx.core.hyperparams import Flag, NonNegative, NonNegativeInt, Number, Positive, PositiveInt
 from gradtx.schedules.base import Schedule
 
 __all__ = [
-    "constant_schedule",
     "exponential_decay",
+    "inverse_sqrt_schedule",
+    "inverse_time_decay",
     "linear_schedule",
-    "piecewise_constant_schedule",
+    "polynomial_cycle_schedule",
     "polynomial_schedule",
+    "power_schedule",
+    "rex_schedule",
 ]
-
-
-class constant_schedule(Schedule):
-    """s(t) = s₀"""
-
-    value: Number
-    "s₀."
-
-    def at(self, t: Array) -> Any:
-        return self.value
 
 
 class polynomial_schedule(Schedule):
@@ -103,39 +96,102 @@ class exponential_decay(Schedule):
         return jnp.where(falling, jnp.maximum(value, self.end_value), jnp.minimum(value, self.end_value))
 
 
-class _Boundaries:
-    """A dict from steps to factors, kept as it was written."""
+class inverse_time_decay(Schedule):
+    """The classic decay of Keras and of stochastic approximation.
 
-    numeric = False
+        s(t) = s₀ / (1 + r x),   x = t / T, its integer part if `staircase`
 
-    @property
-    def example(self) -> dict[int, float]:
-        return {2: 0.5}
+    Step 0 has `init_value`. Robbins & Monro, 1951.
+    """
 
-    def convert(self, where: str, value: Any) -> dict[int, Any]:
-        if not isinstance(value, dict):
-            raise TypeError(f"{where} must be a dict from steps to factors, got {type(value).__name__}")
-        for step in value:
-            if isinstance(step, bool) or not isinstance(step, int) or step < 0:
-                raise ValueError(f"{where} must have steps (ints from 0 on) for keys, got {step!r}")
-        return {step: scalar(f"{where}[{step}]", factor) for step, factor in sorted(value.items())}
+    init_value: Number
+    "s₀."
+    decay_rate: NonNegative
+    "r; Keras's `decay`."
+    transition_steps: PositiveInt = 1
+    "T."
+    staircase: Flag = False
+    "Whether to step down every T steps instead of sliding."
+
+    def at(self, t: Array) -> Any:
+        x = t / self.transition_steps
+        return self.init_value / (1 + self.decay_rate * (jnp.floor(x) if self.staircase else x))
 
 
-class piecewise_constant_schedule(Schedule):
-    """Multiply by a factor at each boundary.
+class inverse_sqrt_schedule(Schedule):
+    """Constant at first, then falling as one over the root of time.
 
-        s(t) = s₀ · Π rᵢ over the boundaries tᵢ ≤ t
+        s(t) = s₀ √(w / max(t, w))
+
+    Step 0 has `init_value`; for the warm-up of the transformer, join it after a `linear_schedule`. Vaswani et al.,
+    2017, Section 5.3. https://arxiv.org/abs/1706.03762
+    """
+
+    init_value: Number
+    "s₀."
+    timescale: PositiveInt
+    "w, the steps before the fall; 4000 to 10000 are usual."
+
+    def at(self, t: Array) -> Any:
+        return self.init_value * jnp.sqrt(self.timescale / jnp.maximum(t, self.timescale))
+
+
+class power_schedule(Schedule):
+    """A power law with a ceiling, for a learning rate that does not ask for the number of steps beforehand.
+
+        s(t) = min(s_max, a (t + 1)ᵇ)
+
+    Step 0 has min(s_max, a). Shen et al., 2024. https://arxiv.org/abs/2408.13359
+    """
+
+    max_value: Positive
+    "s_max."
+    amplitude: Positive
+    "a."
+    exponent: Number = -0.51
+    "b."
+
+    def at(self, t: Array) -> Any:
+        return jnp.minimum(self.max_value, self.amplitude * (t + 1) ** self.exponent)
+
+
+class rex_schedule(Schedule):
+    """Slow at first, steep at the end: between linear and constant.
+
+        s(t) = s₁ + (s₀ − s₁) (1 − x) / (1 − x / 2),   x = t / T, at most 1
+
+    Step 0 has `init_value`. Chen, Wolfe & Kyrillidis, 2021. https://arxiv.org/abs/2107.04197
+    """
+
+    init_value: Number
+    "s₀."
+    transition_steps: PositiveInt
+    "T."
+    end_value: Number = 0.0
+    "s₁."
+
+    def at(self, t: Array) -> Any:
+        x = jnp.clip(t / self.transition_steps, 0, 1)
+        return self.end_value + (self.init_value - self.end_value) * (1 - x) / (1 - x / 2)
+
+
+class polynomial_cycle_schedule(Schedule):
+    """A polynomial decay that starts again, over a longer time, whenever it has ended: Keras's `cycle=True`.
+
+        s(t) = s₁ + (s₀ − s₁) (1 − t / (T ⌈t / T⌉))ᵖ
 
     Step 0 has `init_value`.
     """
 
     init_value: Number
     "s₀."
-    boundaries_and_scales: Annotated[Any, _Boundaries()] | None = None
-    "Boundaries tᵢ and their factors rᵢ."
+    end_value: Number
+    "s₁."
+    power: Positive
+    "p; 1 is linear."
+    transition_steps: PositiveInt
+    "T."
 
     def at(self, t: Array) -> Any:
-        value = jnp.asarray(self.init_value, t.dtype)
-        for boundary, factor in (self.boundaries_and_scales or {}).items():
-            value = jnp.where(t >= boundary, factor * value, value)
-        return value
+        horizon = self.transition_steps * jnp.maximum(jnp.ceil(t / self.transition_steps), 1)
+        return self.end_value + (self.init_value - self.end_value) * (1 - t / horizon) ** self.power

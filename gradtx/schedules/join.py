@@ -5,9 +5,7 @@ from typing import Annotated, Any
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core.hyperparams import is_schedule
-from gradtx.schedules.base import Schedule
-from gradtx.schedules.basic import constant_schedule
+from gradtx.schedules.base import Schedule, ScheduleKind, constant_schedule
 
 __all__ = ["join_schedules"]
 
@@ -20,10 +18,7 @@ class _Schedules:
         return (constant_schedule(0.1), constant_schedule(0.01))
 
     def convert(self, where: str, value: Any) -> tuple[Any, ...]:
-        for i, schedule in enumerate(value):
-            if not is_schedule(schedule):
-                raise TypeError(f"{where}[{i}] must be a schedule (a function of the step), got {schedule!r}")
-        return tuple(value)
+        return tuple(ScheduleKind().convert(f"{where}[{i}]", schedule) for i, schedule in enumerate(value))
 
 
 class _Increasing:

@@ -1,0 +1,82 @@
+"""Schedules that come back: triangles, and a list of cycles."""
+
+from typing import Annotated, Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core.hyperparams import Choice, Number, Positive, PositiveInt
+from gradtx.schedules.base import Schedule
+from gradtx.schedules.join import join_schedules
+from gradtx.schedules.warmup import warmup_cosine_decay_schedule
+
+__all__ = ["cyclic_schedule", "sgdr_schedule"]
+
+
+class cyclic_schedule(Schedule):
+    """A triangle from `base_value` to `peak_value` and back, over and over.
+
+        s(t) = s₀ + (s₁ − s₀) Λ a,   Λ the triangle between 0 and 1
+        a = 1 (`triangular`),   2⁻ⁱ in the i-th cycle (`triangular2`),   γᵗ (`exp_range`)
+
+    Step 0 has `base_value`. Smith, 2015, https://arxiv.org/abs/1506.01186; torch's `CyclicLR`.
+    """
+
+    base_value: Number
+    "s₀."
+    peak_value: Number
+    "s₁."
+    up_steps: PositiveInt
+    "Steps from base to peak."
+    down_steps: PositiveInt | None = None
+    "Steps from peak to base; by default as many."
+    mode: Annotated[str, Choice("triangular", "triangular2", "exp_range")] = "triangular"
+    "How the triangles shrink."
+    gamma: Positive = 1.0
+    "γ of `exp_range`."
+
+    def at(self, t: Array) -> Any:
+        down = self.down_steps or self.up_steps
+        cycle = jnp.floor(t / (self.up_steps + down))
+        step = t - cycle * (self.up_steps + down)
+        triangle = jnp.where(step < self.up_steps, step / self.up_steps, (self.up_steps + down - step) / down)
+        shrunk = {"triangular": 1.0, "triangular2": 0.5**cycle, "exp_range": self.gamma**t}[self.mode]
+        return self.base_value + (self.peak_value - self.base_value) * triangle * shrunk
+
+
+class _Cycles:
+    """Keyword arguments of `warmup_cosine_decay_schedule`, checked by making it."""
+
+    numeric = False
+
+    @property
+    def example(self) -> list[dict[str, Any]]:
+        return [{"init_value": 0.0, "peak_value": 0.1, "warmup_steps": 2, "decay_steps": 10}] * 2
+
+    def convert(self, where: str, value: Any) -> tuple[dict[str, Any], ...]:
+        for i, arguments in enumerate(value):
+            try:
+                warmup_cosine_decay_schedule(**arguments)
+            except TypeError as error:
+                raise TypeError(f"{where}[{i}]: {error}") from None
+        if not value:
+            raise ValueError(f"{where} must hold at least one cycle")
+        return tuple(dict(arguments) for arguments in value)
+
+
+class sgdr_schedule(Schedule):
+    """Cycles of `warmup_cosine_decay_schedule`, each with arguments of its own; the last one's end is kept.
+
+    Loshchilov & Hutter, 2016. https://arxiv.org/abs/1608.03983
+    """
+
+    cosine_kwargs: Annotated[Any, _Cycles()]
+    "One dict of arguments per cycle; `decay_steps` is the cycle's length."
+
+    def at(self, t: Array) -> Any:
+        cycles = [warmup_cosine_decay_schedule(**arguments) for arguments in self.cosine_kwargs]
+        ends, end = [], 0
+        for cycle in cycles[:-1]:
+            end += cycle.decay_steps
+            ends.append(end)
+        return join_schedules(cycles, ends).at(t)

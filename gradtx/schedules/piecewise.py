@@ -1,0 +1,139 @@
+"""Values that change at given steps: in jumps, along lines, along half cosines; one-cycle policies."""
+
+from typing import Annotated, Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core.hyperparams import Choice, Number, Positive, PositiveInt, Real, scalar
+from gradtx.schedules.base import Schedule
+
+__all__ = [
+    "cosine_onecycle_schedule",
+    "linear_onecycle_schedule",
+    "piecewise_constant_schedule",
+    "piecewise_interpolate_schedule",
+]
+
+
+class _Boundaries:
+    """A dict from steps to factors, kept as it was written."""
+
+    numeric = False
+
+    @property
+    def example(self) -> dict[int, float]:
+        return {2: 0.5}
+
+    def convert(self, where: str, value: Any) -> dict[int, Any]:
+        if not isinstance(value, dict):
+            raise TypeError(f"{where} must be a dict from steps to factors, got {type(value).__name__}")
+        for step in value:
+            if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+                raise ValueError(f"{where} must have steps (ints from 0 on) for keys, got {step!r}")
+        return {step: scalar(f"{where}[{step}]", factor) for step, factor in sorted(value.items())}
+
+
+Boundaries = Annotated[Any, _Boundaries()]
+
+
+class piecewise_constant_schedule(Schedule):
+    """Multiply by a factor at each boundary.
+
+        s(t) = s₀ · Π rᵢ over the boundaries tᵢ ≤ t
+
+    Step 0 has `init_value`.
+    """
+
+    init_value: Number
+    "s₀."
+    boundaries_and_scales: Boundaries | None = None
+    "Boundaries tᵢ and their factors rᵢ."
+
+    def at(self, t: Array) -> Any:
+        value = jnp.asarray(self.init_value, t.dtype)
+        for boundary, factor in (self.boundaries_and_scales or {}).items():
+            value = jnp.where(t >= boundary, factor * value, value)
+        return value
+
+
+class piecewise_interpolate_schedule(Schedule):
+    """Glide between the values that `piecewise_constant_schedule` jumps between.
+
+        s(tᵢ) = s₀ · r₁ ⋯ rᵢ at the boundaries, between them along a line or half a cosine, constant after the last
+
+    Step 0 has `init_value`.
+    """
+
+    interpolate_type: Annotated[str, Choice("linear", "cosine")]
+    "The curve."
+    init_value: Number
+    "s₀, at step 0."
+    boundaries_and_scales: Boundaries | None = None
+    "Boundaries tᵢ and their factors rᵢ."
+
+    def at(self, t: Array) -> Any:
+        start, value = 0, jnp.asarray(self.init_value, t.dtype)
+        result = value
+        for end, factor in (self.boundaries_and_scales or {}).items():
+            x = jnp.clip((t - start) / max(end - start, 1), 0, 1)
+            if self.interpolate_type == "cosine":
+                x = 0.5 * (1 - jnp.cos(jnp.pi * x))
+            result = jnp.where(t >= start, value + (factor - 1) * value * x, result)
+            start, value = end, factor * value
+        return jnp.where(t >= start, value, result)
+
+
+_Share = Annotated[Any, Real("(0, 1)", 0.3)]
+
+
+class linear_onecycle_schedule(Schedule):
+    """Up a line, down a line, then a short fall to almost nothing.
+
+        s: p / d → p over the first share of T, → p / d up to the second, → p / f at T
+
+    Step 0 has p / d. Smith & Topin, 2017. https://arxiv.org/abs/1708.07120
+    """
+
+    transition_steps: PositiveInt
+    "T: all steps."
+    peak_value: Number
+    "p."
+    pct_start: _Share = 0.3
+    "Share of the steps spent rising."
+    pct_final: _Share = 0.85
+    "Share of the steps after which the last fall begins."
+    div_factor: Positive = 25.0
+    "d."
+    final_div_factor: Positive = 1e4
+    "f, relative to the initial value p / d."
+
+    def at(self, t: Array) -> Any:
+        rise, fall = int(self.pct_start * self.transition_steps), int(self.pct_final * self.transition_steps)
+        scales = {rise: self.div_factor, fall: 1 / self.div_factor, self.transition_steps: 1 / self.final_div_factor}
+        return piecewise_interpolate_schedule("linear", self.peak_value / self.div_factor, scales).at(t)
+
+
+class cosine_onecycle_schedule(Schedule):
+    """Up half a cosine, down another to almost nothing.
+
+        s: p / d → p over the first share of T, → p / (d f) at T
+
+    Step 0 has p / d. Smith & Topin, 2017. https://arxiv.org/abs/1708.07120
+    """
+
+    transition_steps: PositiveInt
+    "T: all steps."
+    peak_value: Number
+    "p."
+    pct_start: _Share = 0.3
+    "Share of the steps spent rising."
+    div_factor: Positive = 25.0
+    "d."
+    final_div_factor: Positive = 1e4
+    "f."
+
+    def at(self, t: Array) -> Any:
+        rise = int(self.pct_start * self.transition_steps)
+        scales = {rise: self.div_factor, self.transition_steps: 1 / (self.div_factor * self.final_div_factor)}
+        return piecewise_interpolate_schedule("cosine", self.peak_value / self.div_factor, scales).at(t)

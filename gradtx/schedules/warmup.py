@@ -1,0 +1,156 @@
+"""A linear warm-up, then something else."""
+
+from typing import Annotated, Any, Self
+
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core.hyperparams import Choice, Flag, NonNegativeInt, Number, Positive, PositiveInt
+from gradtx.schedules.base import Schedule
+from gradtx.schedules.basic import exponential_decay, linear_schedule
+from gradtx.schedules.cosine import cosine_decay_schedule
+
+__all__ = [
+    "warmup_constant_schedule",
+    "warmup_cosine_decay_schedule",
+    "warmup_exponential_decay_schedule",
+    "warmup_stable_decay_schedule",
+]
+
+
+def _warmed_up(schedule: Any, t: Array, after: Any) -> Array:
+    """The line from `init_value` to `peak_value` before `warmup_steps`, then `after(t − warmup_steps)`."""
+    if schedule.warmup_steps == 0:
+        return after(t)
+    line = linear_schedule(schedule.init_value, schedule.peak_value, schedule.warmup_steps)
+    return jnp.where(t < schedule.warmup_steps, line.at(t), after(jnp.maximum(t - schedule.warmup_steps, 0)))
+
+
+class warmup_constant_schedule(Schedule):
+    """A line up, then constant.
+
+        s(t) = s₀ + (s₁ − s₀) min(t / W, 1)
+
+    With `init_value` 0, as is usual, the first update has size 0.
+    """
+
+    init_value: Number
+    "s₀."
+    peak_value: Number
+    "s₁."
+    warmup_steps: NonNegativeInt
+    "W."
+
+    def at(self, t: Array) -> Any:
+        return _warmed_up(self, t, lambda _: self.peak_value)
+
+
+class warmup_cosine_decay_schedule(Schedule):
+    """A line up, then half a cosine down.
+
+        s(t) = s₀ + (s₁ − s₀) t / W            for t < W
+        s(t) = s₂ + (s₁ − s₂) c                after, c as in `cosine_decay_schedule`, x = (t − W) / (T − W)
+
+    With `init_value` 0, as is usual, the first update has size 0.
+    """
+
+    init_value: Number
+    "s₀."
+    peak_value: Number
+    "s₁."
+    warmup_steps: NonNegativeInt
+    "W."
+    decay_steps: PositiveInt
+    "T: all steps, those of the warm-up included."
+    end_value: Number = 0.0
+    "s₂."
+    exponent: Positive = 1.0
+    "p."
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls(0.0, 0.1, 2, 10)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.decay_steps <= self.warmup_steps:
+            raise ValueError(
+                f"warmup_cosine_decay_schedule: decay_steps must exceed warmup_steps, which it includes; "
+                f"got {self.decay_steps} and {self.warmup_steps}"
+            )
+
+    def at(self, t: Array) -> Any:
+        fall = cosine_decay_schedule(1.0, self.decay_steps - self.warmup_steps, 0.0, self.exponent)
+        return _warmed_up(self, t, lambda u: self.end_value + (self.peak_value - self.end_value) * fall.at(u))
+
+
+class warmup_exponential_decay_schedule(Schedule):
+    """A line up, then `exponential_decay`.
+
+    With `init_value` 0, as is usual, the first update has size 0.
+    """
+
+    init_value: Number
+    "Value at step 0."
+    peak_value: Number
+    "Value at the end of the warm-up."
+    warmup_steps: NonNegativeInt
+    "Length of the warm-up."
+    transition_steps: PositiveInt
+    "Steps in which the value is multiplied by `decay_rate`."
+    decay_rate: Positive
+    "Factor per `transition_steps`."
+    transition_begin: NonNegativeInt = 0
+    "Steps of constant value after the warm-up."
+    staircase: Flag = False
+    "Whether to step down instead of sliding."
+    end_value: Number | None = None
+    "Where to stop."
+
+    def at(self, t: Array) -> Any:
+        decay = exponential_decay(
+            self.peak_value,
+            self.transition_steps,
+            self.decay_rate,
+            self.transition_begin,
+            self.staircase,
+            self.end_value,
+        )
+        return _warmed_up(self, t, decay.at)
+
+
+class warmup_stable_decay_schedule(Schedule):
+    """A line up, a plateau, and a cool-down at the end: training may go on from the plateau at any time.
+
+        s(t) = s₀ + (s₁ − s₀) t / W                  for t < W
+        s(t) = s₁                                    for the next S steps
+        s(t) = s₂ + (s₁ − s₂) d(x)                   after, x = share of the D steps of cool-down, at most 1
+
+        d(x): linear 1 − x,   cosine ½ (1 + cos π x),   sqrt 1 − √x
+
+    With `init_value` 0, as is usual, the first update has size 0. Hu et al., 2024, https://arxiv.org/abs/2404.06395;
+    the cool-downs compared: Hägele et al., 2024, https://arxiv.org/abs/2405.18392, who find `sqrt` the best.
+    """
+
+    init_value: Number
+    "s₀."
+    peak_value: Number
+    "s₁."
+    warmup_steps: NonNegativeInt
+    "W."
+    stable_steps: NonNegativeInt
+    "S."
+    decay_steps: PositiveInt
+    "D; 10 to 20 % of all steps are usual."
+    end_value: Number = 0.0
+    "s₂."
+    decay: Annotated[str, Choice("linear", "cosine", "sqrt")] = "sqrt"
+    "The form of the cool-down."
+
+    def at(self, t: Array) -> Any:
+        return _warmed_up(self, t, self._plateau_and_cool_down)
+
+    def _plateau_and_cool_down(self, t: Array) -> Array:
+        x = jnp.clip((t - self.stable_steps) / self.decay_steps, 0, 1)
+        forms = {"linear": 1 - x, "cosine": 0.5 * (1 + jnp.cos(jnp.pi * x)), "sqrt": 1 - jnp.sqrt(x)}
+        return self.end_value + (self.peak_value - self.end_value) * forms[self.decay]
