@@ -156,12 +156,12 @@ def _norms_at_other_scales(leaves: list[Array]) -> tuple[Array, Array]:
     power = jnp.finfo(widest).maxexp * 5 // 8
     scales = jnp.asarray([2.0**-power, 1.0, 2.0**power], widest)  # the first whose sum is safe is the right one
 
-    def squares_at(scale: Array) -> Array:
-        scale, held = jax.lax.optimization_barrier((scale, leaves))  # or half-precision leaves are widened in memory
-        wide = [x.astype(np.promote_types(x.dtype, widest)) for x in held]
-        return jnp.stack([jnp.sum(numerics.abs_sq(x * scale)) for x in wide])
+    def square_at(scale: Array, x: Array) -> Array:
+        # held together, or XLA writes the scale, and the wide image of half-precision leaves, out to memory
+        scale, x = jax.lax.optimization_barrier((scale, x))
+        return jnp.sum(numerics.abs_sq(x.astype(np.promote_types(x.dtype, widest)) * scale))
 
-    squares = jax.lax.map(squares_at, scales)
+    squares = jax.lax.map(lambda scale: jnp.stack([square_at(scale, x) for x in leaves]), scales)
     finite = jnp.isfinite(squares[0])  # at this scale only a non-finite element makes the sum of a leaf so
     totals = jnp.sum(jnp.where(finite, squares, 0), axis=1)
     best = jnp.argmax(_is_safe(totals))
