@@ -25,6 +25,7 @@ __all__ = [
     "NonNegativeInt",
     "Number",
     "Positive",
+    "PositiveDecay",
     "PositiveInt",
     "Rate",
     "is_schedule",
@@ -216,6 +217,8 @@ Rate = Annotated[Any, Real("[0, ∞)", 0.1)]
 "A step size."
 Decay = Annotated[Any, Real("[0, 1)", 0.9)]
 "The decay rate of a running mean."
+PositiveDecay = Annotated[Any, Real("(0, 1)", 0.9)]
+"The decay rate of a running mean that may not be zero."
 Fraction = Annotated[Any, Real("[0, 1]", 0.5)]
 "A share, both ends included."
 NonNegative = Annotated[Any, Real("[0, ∞)", 0.5)]

@@ -17,7 +17,7 @@ __all__ = ["abs_sq", "compute_dtype", "ema", "increment", "one_minus_power", "re
 
 def compute_dtype(dtype: Any) -> np.dtype[Any]:
     """The dtype in which leaves of `dtype` are computed: at least float32."""
-    return np.promote_types(np.float32, dtype) if jnp.finfo(dtype).bits < 32 else jnp.dtype(dtype)
+    return np.dtype(np.float32) if jnp.finfo(dtype).bits < 32 else np.dtype(dtype)
 
 
 def real_dtype(dtype: Any) -> np.dtype[Any]:

@@ -1,6 +1,6 @@
 """Adam and its immediate family: AdamW and AMSGrad."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -8,12 +8,21 @@ from jax import Array
 from gradtx.core.base import Leafwise, Optimizer, chain
 from gradtx.core.hyperparams import Decay, DType, Flag, NonNegative, Rate
 from gradtx.core.masks import Mask
-from gradtx.core.numerics import abs_sq, ema, sqrt, unbiased, zeros
+from gradtx.core.numerics import abs_sq, ema, one_minus_power, sqrt, unbiased, zeros
 from gradtx.core.tree import Tree
 from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.transforms.scaling import scale, scale_by_learning_rate
 
-__all__ = ["ScaleByAdamState", "ScaleByAmsgradState", "adam", "adamw", "amsgrad", "scale_by_adam", "scale_by_amsgrad"]
+__all__ = [
+    "ScaleByAdamState",
+    "ScaleByAmsgradState",
+    "adam",
+    "adamw",
+    "adamw_tf1",
+    "amsgrad",
+    "scale_by_adam",
+    "scale_by_amsgrad",
+]
 
 
 class ScaleByAdamState(NamedTuple):
@@ -34,7 +43,9 @@ class scale_by_adam(Leafwise):
         v ← β₂ v + (1 − β₂) |g|²      v̂ = v / (1 − β₂ᵗ)
         u = m̂ / (√(v̂ + ε₀) + ε)
 
-    Nesterov's form (Dozat, 2016) has m̂ = β₁ m / (1 − β₁ᵗ⁺¹) + (1 − β₁) g / (1 − β₁ᵗ). The updates are of order one.
+    Nesterov's form (Dozat, 2016) has m̂ = β₁ m / (1 − β₁ᵗ⁺¹) + (1 − β₁) g / (1 − β₁ᵗ). With `eps_hat` the ε is added
+    before the bias correction, u = m̂ √(1 − β₂ᵗ) / (√v + ε), as in the paper's Section 2, TensorFlow and Keras; torch
+    and optax follow its Algorithm 1. The updates are of order one.
 
     Kingma & Ba, 2014, Algorithm 1. https://arxiv.org/abs/1412.6980
     """
@@ -53,6 +64,8 @@ class scale_by_adam(Leafwise):
     "Dtype of the first moment, `'bfloat16'` say; by default that of the computation."
     nesterov: Flag = False
     "Whether to look one step ahead."
+    eps_hat: Flag = False
+    "Whether ε is added to the root before its bias correction."
 
     def init_leaf(self, param: Array) -> tuple[Array, Array]:
         return zeros(param, self.mu_dtype), jnp.real(zeros(param))
@@ -60,11 +73,21 @@ class scale_by_adam(Leafwise):
     def leaf(self, g: Array, mu: Array, nu: Array, *, t: Array) -> tuple[Array, Array, Array]:
         mu = ema(mu, g, self.b1)
         nu = ema(nu, abs_sq(g), self.b2)
-        if self.nesterov:
-            mean = self.b1 * unbiased(mu, self.b1, t + 1) + (1 - self.b1) * unbiased(g, self.b1, t)
-        else:
-            mean = unbiased(mu, self.b1, t)
-        return mean / (sqrt(unbiased(nu, self.b2, t) + self.eps_root) + self.eps), mu, nu
+        root = sqrt(unbiased(nu, self.b2, t) + self.eps_root)
+        eps = hatted(self.eps, self.b2, t) if self.eps_hat else self.eps
+        return corrected_mean(mu, g, self.b1, t, self.nesterov) / (root + eps), mu, nu
+
+
+def corrected_mean(mu: Array, g: Array, b1: Any, t: Array, nesterov: bool) -> Array:
+    """m̂ = m / (1 − β₁ᵗ), or Nesterov's β₁ m / (1 − β₁ᵗ⁺¹) + (1 − β₁) g / (1 − β₁ᵗ)."""
+    if not nesterov:
+        return unbiased(mu, b1, t)
+    return b1 * unbiased(mu, b1, t + 1) + (1 - b1) * unbiased(g, b1, t)
+
+
+def hatted(eps: Any, b2: Any, t: Array) -> Array:
+    """ε / √(1 − β₂ᵗ): ε as it becomes when it is corrected together with the root."""
+    return eps / jnp.sqrt(one_minus_power(b2, t))
 
 
 class adam(Optimizer):
@@ -87,10 +110,11 @@ class adam(Optimizer):
     eps_root: NonNegative = scale_by_adam.eps_root
     mu_dtype: DType | None = scale_by_adam.mu_dtype
     nesterov: Flag = scale_by_adam.nesterov
+    eps_hat: Flag = scale_by_adam.eps_hat
 
     def expand(self) -> chain:
         return chain(
-            scale_by_adam(self.b1, self.b2, self.eps, self.eps_root, self.mu_dtype, self.nesterov),
+            scale_by_adam(self.b1, self.b2, self.eps, self.eps_root, self.mu_dtype, self.nesterov, self.eps_hat),
             scale_by_learning_rate(self.learning_rate),
         )
 
@@ -115,12 +139,40 @@ class adamw(Optimizer):
     mask: Mask = None
     "The leaves to decay, all by default; usually not biases and norms."
     nesterov: Flag = scale_by_adam.nesterov
+    eps_hat: Flag = scale_by_adam.eps_hat
 
     def expand(self) -> chain:
         return chain(
-            scale_by_adam(self.b1, self.b2, self.eps, self.eps_root, self.mu_dtype, self.nesterov),
+            scale_by_adam(self.b1, self.b2, self.eps, self.eps_root, self.mu_dtype, self.nesterov, self.eps_hat),
             add_decayed_weights(self.weight_decay, self.mask),
             scale_by_learning_rate(self.learning_rate),
+        )
+
+
+class adamw_tf1(Optimizer):
+    """TensorFlow 1's `tf.contrib.opt.AdamWOptimizer`: decay that the learning rate does not touch, and ε-hat.
+
+        θ ← θ − η u − λ θ
+
+    As in Loshchilov & Hutter, 2017, Algorithm 2, with a schedule multiplier of 1. https://arxiv.org/abs/1711.05101
+    """
+
+    learning_rate: Rate
+    "Step size; 1e-3 is usual."
+    weight_decay: NonNegative
+    "λ, the share of the parameters that a step takes away; 1e-5 to 1e-4 are usual."
+    b1: Decay = scale_by_adam.b1
+    b2: Decay = scale_by_adam.b2
+    eps: NonNegative = scale_by_adam.eps
+    mask: Mask = None
+    "The leaves to decay, all by default."
+
+    def expand(self) -> chain:
+        return chain(
+            scale_by_adam(self.b1, self.b2, self.eps, eps_hat=True),
+            scale_by_learning_rate(self.learning_rate, flip_sign=False),
+            add_decayed_weights(self.weight_decay, self.mask),
+            scale(-1.0),
         )
 
 
@@ -134,7 +186,7 @@ class ScaleByAmsgradState(NamedTuple):
     nu: Tree
     "Like the parameters, real: running mean of its square."
     nu_max: Tree
-    "Like the parameters, real: the largest bias-corrected `nu` so far."
+    "Like the parameters, real: the largest `nu` so far, bias-corrected or not."
 
 
 class scale_by_amsgrad(Leafwise):
@@ -144,8 +196,9 @@ class scale_by_amsgrad(Leafwise):
         v ← β₂ v + (1 − β₂) |g|²      v̂ ← max(v̂, v / (1 − β₂ᵗ))
         u = m̂ / (√(v̂ + ε₀) + ε)
 
-    Reddi, Kale & Kumar, 2018, https://arxiv.org/abs/1904.09237, with bias correction before the maximum. Torch and
-    Keras take the maximum of the uncorrected v and correct afterwards, which differs in the first steps.
+    Reddi, Kale & Kumar, 2018, https://arxiv.org/abs/1904.09237, with bias correction before the maximum, as in optax.
+    Torch takes the maximum of the uncorrected v and corrects afterwards (`correct_maximum`), v̂ ← max(v̂, v) and
+    u = m̂ / (√(v̂ / (1 − β₂ᵗ) + ε₀) + ε), which differs in the first steps; Keras does that with `eps_hat`.
     """
 
     State = ScaleByAmsgradState
@@ -160,6 +213,14 @@ class scale_by_amsgrad(Leafwise):
     "Added inside the root."
     mu_dtype: DType | None = scale_by_adam.mu_dtype
     "Dtype of the first moment; by default that of the computation."
+    bias_correction_mu: Flag = True
+    "Whether to divide m by 1 − β₁ᵗ."
+    bias_correction_nu: Flag = True
+    "Whether to divide v by 1 − β₂ᵗ."
+    correct_maximum: Flag = False
+    "Whether to do that to the maximum rather than before it."
+    eps_hat: Flag = scale_by_adam.eps_hat
+    "Whether ε is added to the root before its bias correction."
 
     def init_leaf(self, param: Array) -> tuple[Array, Array, Array]:
         return zeros(param, self.mu_dtype), jnp.real(zeros(param)), jnp.real(zeros(param))
@@ -167,8 +228,15 @@ class scale_by_amsgrad(Leafwise):
     def leaf(self, g: Array, mu: Array, nu: Array, nu_max: Array, *, t: Array) -> tuple[Array, Array, Array, Array]:
         mu = ema(mu, g, self.b1)
         nu = ema(nu, abs_sq(g), self.b2)
-        nu_max = jnp.maximum(nu_max, unbiased(nu, self.b2, t))
-        return unbiased(mu, self.b1, t) / (sqrt(nu_max + self.eps_root) + self.eps), mu, nu, nu_max
+        corrected = unbiased if self.bias_correction_nu else lambda v, *_: v
+        if self.correct_maximum:
+            nu_max = jnp.maximum(nu_max, nu)
+            largest = corrected(nu_max, self.b2, t)
+        else:
+            largest = nu_max = jnp.maximum(nu_max, corrected(nu, self.b2, t))
+        mean = unbiased(mu, self.b1, t) if self.bias_correction_mu else mu
+        eps = hatted(self.eps, self.b2, t) if self.eps_hat and self.bias_correction_nu else self.eps
+        return mean / (sqrt(largest + self.eps_root) + eps), mu, nu, nu_max
 
 
 class amsgrad(Optimizer):
@@ -181,9 +249,21 @@ class amsgrad(Optimizer):
     eps: NonNegative = scale_by_amsgrad.eps
     eps_root: NonNegative = scale_by_amsgrad.eps_root
     mu_dtype: DType | None = scale_by_amsgrad.mu_dtype
+    bias_correction_mu: Flag = scale_by_amsgrad.bias_correction_mu
+    bias_correction_nu: Flag = scale_by_amsgrad.bias_correction_nu
+    correct_maximum: Flag = scale_by_amsgrad.correct_maximum
+    eps_hat: Flag = scale_by_amsgrad.eps_hat
 
     def expand(self) -> chain:
-        return chain(
-            scale_by_amsgrad(self.b1, self.b2, self.eps, self.eps_root, self.mu_dtype),
-            scale_by_learning_rate(self.learning_rate),
+        moments = scale_by_amsgrad(
+            self.b1,
+            self.b2,
+            self.eps,
+            self.eps_root,
+            self.mu_dtype,
+            self.bias_correction_mu,
+            self.bias_correction_nu,
+            self.correct_maximum,
+            self.eps_hat,
         )
+        return chain(moments, scale_by_learning_rate(self.learning_rate))

@@ -2,7 +2,7 @@
 
 from gradtx.core.base import Optimizer, chain, identity
 from gradtx.core.hyperparams import DType, Flag, Fraction, Rate
-from gradtx.transforms.momentum import trace
+from gradtx.transforms.momentum import dampened_trace, trace
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 __all__ = ["sgd"]
@@ -13,6 +13,8 @@ class sgd(Optimizer):
 
         m ← μ m + g
         θ ← θ − η m,   Nesterov:  θ ← θ − η (g + μ m)
+
+    Torch's dampening d has m ← μ m + (1 − d) g after the first step.
 
     The learning rate stands outside the momentum, as in Sutskever et al., 2013,
     https://proceedings.mlr.press/v28/sutskever13.html, and in torch; Keras has it inside, which differs once η changes.
@@ -25,10 +27,14 @@ class sgd(Optimizer):
     nesterov: Flag = trace.nesterov
     "Whether to look one step ahead; only with momentum."
     accumulator_dtype: DType | None = trace.accumulator_dtype
+    dampening: Fraction | None = None
+    "d; `None` has no dampening and, unlike 0, no step counter."
 
     def expand(self) -> chain:
         if self.momentum is None:
             return chain(identity(), scale_by_learning_rate(self.learning_rate))
-        return chain(
-            trace(self.momentum, self.nesterov, self.accumulator_dtype), scale_by_learning_rate(self.learning_rate)
-        )
+        if self.dampening is None:
+            momentum = trace(self.momentum, self.nesterov, self.accumulator_dtype)
+        else:
+            momentum = dampened_trace(self.momentum, self.dampening, self.nesterov, self.accumulator_dtype)
+        return chain(momentum, scale_by_learning_rate(self.learning_rate))

@@ -9,8 +9,16 @@ from gradtx.core import numerics, tree
 from gradtx.core.base import GradientTransformation, Leafwise
 from gradtx.core.hyperparams import NonNegative
 from gradtx.core.tree import Tree
+from gradtx.transforms.normalizing import Axes, Axis, all_but
 
-__all__ = ["ClipByGlobalNormState", "clip", "clip_by_block_rms", "clip_by_global_norm", "clip_by_norm"]
+__all__ = [
+    "ClipByGlobalNormState",
+    "adaptive_grad_clip",
+    "clip",
+    "clip_by_block_rms",
+    "clip_by_global_norm",
+    "clip_by_norm",
+]
 
 
 class clip(Leafwise):
@@ -107,6 +115,61 @@ class clip_by_global_norm(GradientTransformation):
         factor = _shrink(self.max_norm, finite_norm)
         clipped = jnp.where(factor < 1, numerics.increment(state.clipped), state.clipped)
         return tree.scale(factor, updates), ClipByGlobalNormState(norm, clipped)
+
+
+class adaptive_grad_clip(Leafwise):
+    """Clip the gradient of each output unit to a share of the norm of the unit's own weights.
+
+        u = g · min(1, c · max(‖θ‖, ε) / ‖g‖),   norms over one output unit
+
+    A leaf of at most one axis longer than 1 is one unit. Kernels are read as JAX and Keras store them: (inputs,
+    outputs …) with two or three axes, the last axis for the outputs with more, as in the authors' code and optax. For
+    another layout name the axis of the outputs, 0 for torch's, or the axes a unit extends over. A unit with a
+    non-finite gradient stays as it is, and spoils no other. Needs the parameters.
+
+    Brock et al., 2021, Section 4.1. https://arxiv.org/abs/2102.06171
+    """
+
+    elementwise = False
+
+    clipping: NonNegative
+    "Largest ratio c of a gradient's norm to its weights'; 0.01 for large batches, up to 0.16 for small ones."
+    eps: NonNegative = 1e-3
+    "Lower bound ε of the weights' norm, so that weights may leave zero."
+    axis: Axes | None = None
+    "The axis or axes that a unit extends over, the same in every leaf; by default as said above."
+    output_axis: Axis | None = None
+    "Or else the axis of the output units in every leaf of two or more axes, the unit extending over all others."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.axis is not None and self.output_axis is not None:
+            raise ValueError("adaptive_grad_clip: give axis or output_axis, not both")
+
+    def leaf(self, g: Array, *, param: Array) -> Array:
+        axes = self._axes(g.shape)
+        bound = self.clipping * jnp.maximum(_norm_over(param, axes), self.eps)
+        norm = _norm_over(g, axes)
+        too_long = (norm > bound) & jnp.isfinite(norm)
+        return g * jnp.where(too_long, bound / jnp.where(too_long, norm, 1), 1).astype(g.dtype)
+
+    def _axes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The axes that a unit extends over."""
+        ndim = len(shape)
+        if self.axis is not None and ndim:
+            return self.axis if isinstance(self.axis, tuple) else (self.axis,)
+        if sum(size != 1 for size in shape) <= 1:
+            return tuple(range(ndim))
+        if self.output_axis is not None:
+            return all_but(self.output_axis, ndim)
+        return (0,) if ndim <= 3 else all_but(-1, ndim)
+
+
+def _norm_over(x: Array, axes: tuple[int, ...]) -> Array:
+    """√Σ|x|² over some axes, which stay with length 1, without overflow or underflow."""
+    largest = jnp.max(jnp.abs(x), axes, keepdims=True, initial=0)
+    unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    return unit * numerics.sqrt(jnp.sum(numerics.abs_sq(x * (1 / unit).astype(x.dtype)), axes, keepdims=True))
 
 
 def _shrink(bound: Any, norm: Array) -> Array:

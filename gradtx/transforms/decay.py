@@ -1,25 +1,34 @@
-"""Weight decay, L2 or decoupled by where it stands: before an optimizer's scaling or after it."""
+"""Weight decay. What it means is decided by where it stands in a chain.
+
+before an optimizer's scaling       an L2 penalty: it goes through the moments     `add_decayed_weights`
+between scaling and learning rate   decoupled, θ ← (1 − η λ) θ − η u (AdamW)       `add_decayed_weights`
+after the learning rate             independent of it, θ ← (1 − λ) θ − η u         `decay_weights`
+"""
 
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax import Array
 
 from gradtx.core import tree
 from gradtx.core.base import EmptyState, GradientTransformation
-from gradtx.core.hyperparams import NonNegative
+from gradtx.core.hyperparams import Flag, NonNegative, Positive, Rate
 from gradtx.core.masks import Mask, mask_leaves
 from gradtx.core.tree import Tree
 
-__all__ = ["add_decayed_weights"]
+__all__ = ["add_decayed_weights", "decay_weights"]
 
 
 class add_decayed_weights(GradientTransformation):
     """Add a multiple of the parameters to the updates.
 
-        u = g + λ θ
+        u = g + λ θ,   cautious:  u = g + λ θ where g θ ≥ 0, else g
 
     Before an optimizer's scaling it is an L2 penalty; between the scaling and the learning rate it is the decoupled
-    weight decay of Loshchilov & Hutter, https://arxiv.org/abs/1711.05101. Needs the parameters.
+    weight decay of Loshchilov & Hutter, https://arxiv.org/abs/1711.05101. The cautious form belongs there, too: it
+    decays only those weights that the update does not enlarge; Chen et al., 2025, https://arxiv.org/abs/2510.12402.
+    Needs the parameters.
     """
 
     elementwise = True
@@ -28,9 +37,64 @@ class add_decayed_weights(GradientTransformation):
     "λ. Values between 1e-4 and 1e-1 are usual."
     mask: Mask = None
     "The leaves to decay, all by default; usually not biases and norms."
+    cautious: Flag = False
+    "Whether to decay only where the update already shrinks the weight, or leaves it."
 
     def update_fn(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, EmptyState]:
-        leaves, treedef = jax.tree.flatten(updates)
-        decays = jax.tree.leaves(tree.scale(self.weight_decay, params))
-        mask = mask_leaves("add_decayed_weights: mask", self.mask, params)
-        return treedef.unflatten([u + d if on else u for u, d, on in zip(leaves, decays, mask, strict=True)]), state
+        decays = tree.scale(self.weight_decay, params)
+        if self.cautious:
+            decays = jax.tree.map(_where_agreed, decays, updates, params)
+        return _add("add_decayed_weights: mask", self.mask, updates, decays, params), state
+
+
+class decay_weights(GradientTransformation):
+    """Shrink the parameters by a share that the learning rate does not scale. Stands after `scale_by_learning_rate`.
+
+        u = g − λ (η / ηₘₐₓ) θ,   so that  θ ← (1 − λ η / ηₘₐₓ) θ + g
+
+    Without `learning_rate` the share is λ at every step. Given the same `learning_rate` as the optimizer, a schedule
+    say, and its maximum, the decay follows the shape of the schedule but not its height: the height may be tuned
+    while λ stays. λ of 1e-4 to 1e-5 corresponds to AdamW's 0.1 at a rate of 1e-3 to 1e-4. Needs the parameters.
+
+    Loshchilov & Hutter, 2017, Algorithm 2, where η / ηₘₐₓ is the schedule multiplier. https://arxiv.org/abs/1711.05101
+
+    >>> import gradtx
+    >>> rate = gradtx.cosine_decay_schedule(3e-3, 1000)
+    >>> tx = gradtx.chain(gradtx.adam(rate), gradtx.decay_weights(1e-4, learning_rate=rate, max_learning_rate=3e-3))
+
+    Raises:
+        ValueError: one of `learning_rate` and `max_learning_rate` is given without the other.
+    """
+
+    elementwise = True
+
+    weight_decay: NonNegative
+    "λ, the share lost at a step of rate ηₘₐₓ."
+    mask: Mask = None
+    "The leaves to decay, all by default; usually not biases and norms."
+    learning_rate: Rate | None = None
+    "η, number or schedule; by default the decay is constant."
+    max_learning_rate: Positive | None = None
+    "ηₘₐₓ, the largest rate of the schedule."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.learning_rate is None) != (self.max_learning_rate is None):
+            raise ValueError("decay_weights: give learning_rate and max_learning_rate together, or neither")
+
+    def update_fn(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, EmptyState]:
+        share = self.weight_decay
+        if self.learning_rate is not None:
+            share = share * (self.learning_rate / self.max_learning_rate)
+        return _add("decay_weights: mask", self.mask, updates, tree.scale(-share, params), params), state
+
+
+def _where_agreed(decay: Array, update: Array, param: Array) -> Array:
+    """The decay where it pulls to the side that the update goes to."""
+    return jnp.where(jnp.real(jnp.sign(update) * jnp.conj(jnp.sign(param))) >= 0, decay, 0)
+
+
+def _add(where: str, mask: Any, updates: Tree, decays: Tree, params: Tree) -> Tree:
+    leaves, treedef = jax.tree.flatten(updates)
+    on = mask_leaves(where, mask, params)
+    return treedef.unflatten([u + d if o else u for u, d, o in zip(leaves, jax.tree.leaves(decays), on, strict=True)])

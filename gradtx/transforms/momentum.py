@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import numerics
@@ -10,7 +11,7 @@ from gradtx.core.hyperparams import Decay, DType, Flag, Fraction
 from gradtx.core.numerics import unbiased
 from gradtx.core.tree import Tree
 
-__all__ = ["EmaState", "TraceState", "ema", "trace"]
+__all__ = ["DampenedTraceState", "EmaState", "TraceState", "dampened_trace", "ema", "trace"]
 
 
 class TraceState(NamedTuple):
@@ -43,6 +44,43 @@ class trace(Leafwise):
 
     def leaf(self, g: Array, trace: Array) -> tuple[Array, Array]:
         trace = self.decay * trace + g
+        return (g + self.decay * trace if self.nesterov else trace), trace
+
+
+class DampenedTraceState(NamedTuple):
+    """The momentum of `dampened_trace`."""
+
+    count: Array
+    "int32[]: updates made so far."
+    trace: Tree
+    "Like the parameters: the decaying sum of the dampened gradients."
+
+
+class dampened_trace(Leafwise):
+    """Torch's momentum with dampening: all gradients but the first count less.
+
+        m ← μ m + (1 − d) g,   m = g at first
+        u = m,   Nesterov:  u = g + μ m
+
+    With d = μ it is a running mean that starts from the first gradient.
+    """
+
+    State = DampenedTraceState
+
+    decay: Fraction
+    "Momentum μ; 0.9 is usual."
+    dampening: Fraction
+    "d."
+    nesterov: Flag = trace.nesterov
+    "Whether to look one step ahead; torch refuses it together with dampening."
+    accumulator_dtype: DType | None = trace.accumulator_dtype
+    "Dtype of the momentum; by default that of the computation."
+
+    def init_leaf(self, param: Array) -> tuple[Array]:
+        return (numerics.zeros(param, self.accumulator_dtype),)
+
+    def leaf(self, g: Array, trace: Array, *, t: Array) -> tuple[Array, Array]:
+        trace = self.decay * trace + jnp.where(t > 1, (1 - self.dampening) * g, g)
         return (g + self.decay * trace if self.nesterov else trace), trace
 
 

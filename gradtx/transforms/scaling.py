@@ -15,6 +15,7 @@ __all__ = [
     "ScaleByScheduleState",
     "scale",
     "scale_by_learning_rate",
+    "scale_by_param_block_norm",
     "scale_by_param_block_rms",
     "scale_by_schedule",
     "scale_by_trust_ratio",
@@ -90,6 +91,23 @@ class scale_by_learning_rate(GradientTransformation):
         signed = -self.learning_rate if self.flip_sign else self.learning_rate
         rate = jnp.asarray(self.learning_rate, jnp.float32)
         return tree.scale(signed, updates), ScaleByLearningRateState(numerics.increment(state.count), rate)
+
+
+class scale_by_param_block_norm(Leafwise):
+    """Scale each leaf's update by the L2 norm of the leaf itself.
+
+        u = max(‖θ‖, μ) g
+
+    Needs the parameters.
+    """
+
+    elementwise = False
+
+    min_scale: NonNegative = 1e-3
+    "Lower bound μ of the factor, so that parameters may leave zero."
+
+    def leaf(self, g: Array, *, param: Array) -> Array:
+        return tree.scale(jnp.maximum(tree.norm(param), self.min_scale), g)
 
 
 class scale_by_param_block_rms(Leafwise):

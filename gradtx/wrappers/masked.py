@@ -1,22 +1,19 @@
 """Let a transformation see some of the leaves only."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 
 from gradtx.core.base import Container, Inner, Transformation, init_inner, update_inner
-from gradtx.core.masks import Mask, mask_leaves
+from gradtx.core.masks import Mask, MaskedNode, hide, mask_leaves
 from gradtx.core.tree import Tree
 
 __all__ = ["MaskedNode", "MaskedState", "masked"]
 
 
-class MaskedNode(NamedTuple):
-    """Stands for a leaf that the mask hides. A node without leaves, so that nothing computes with it."""
-
-
 class MaskedState(NamedTuple):
-    """The state of `masked`."""
+    """The state of `masked`, and of each group of `partition`."""
 
     inner_state: Any
     "The inner transformation's state, with `MaskedNode()` in the place of hidden leaves."
@@ -25,14 +22,15 @@ class MaskedState(NamedTuple):
 class masked(Container):
     """Apply `inner` to the leaves where `mask` is true; the others **pass through unchanged**.
 
-    This is right for a stage of a chain, `masked(add_decayed_weights(1e-2), mask)` say. At the end of a chain an
-    unchanged gradient would be added to the parameters: there, send the remaining leaves elsewhere, as in
-    `chain(masked(sgd(0.1), mask), masked(scale(0.0), not_mask))`.
+    This is right for a stage of a chain, `masked(add_decayed_weights(1e-2), "!bias")` say. At the end of a chain an
+    unchanged gradient would be added to the parameters: to train some leaves only, use `trainable(inner, mask)`, and
+    to treat leaves in different ways `partition` or `param_groups`.
 
-    Hidden leaves need not be floating-point, and have no state.
+    Hidden leaves need not be floating-point, and have no state. An extra argument that is a tree like the updates is
+    hidden in the same places.
 
     Raises:
-        ValueError: the mask is not shaped like the parameters or a prefix of them.
+        ValueError: the mask is not shaped like the parameters or a prefix of them, or is a pattern without a match.
         TypeError: a leaf of the mask is not a Python bool.
 
     >>> import gradtx
@@ -41,6 +39,9 @@ class masked(Container):
     >>> tx = gradtx.masked(gradtx.adam(1e-3), {"w": True, "step": False})
     >>> tx.init(params).inner_state[0].mu
     {'step': MaskedNode(), 'w': Array([0., 0.], dtype=float32)}
+    >>> gradtx.masked(gradtx.adam(1e-3), "wieght").init(params)
+    Traceback (most recent call last):
+    ValueError: masked: mask: the pattern 'wieght' matches no path; the paths are 'step', 'w'
     """
 
     State = MaskedState
@@ -55,23 +56,42 @@ class masked(Container):
         return (self.inner,)
 
     def init_fn(self, params: Tree) -> MaskedState:
-        return MaskedState(init_inner(self.inner, _hide(params, self._visible(params))))
+        return init_visible(self.inner, params, self._visible(params))
 
     def update_fn(
         self, updates: Tree, state: MaskedState, params: Tree = None, **extra: Any
     ) -> tuple[Tree, MaskedState]:
         visible = self._visible(updates if params is None else params)
-        shown = params if params is None else _hide(params, visible)
-        new, inner_state = update_inner(self.inner, _hide(updates, visible), state.inner_state, shown, extra)
+        new, state = update_visible(self.inner, updates, state, params, extra, visible)
         leaves, treedef = jax.tree.flatten(updates)
-        changed = iter(jax.tree.leaves(new))
-        merged = [next(changed) if on else leaf for leaf, on in zip(leaves, visible, strict=True)]
-        return treedef.unflatten(merged), MaskedState(inner_state)
+        return treedef.unflatten(merge(visible, new, leaves)), state
 
     def _visible(self, params: Tree) -> list[bool]:
         return mask_leaves("masked: mask", self.mask, params)
 
 
-def _hide(params: Tree, visible: list[bool]) -> Tree:
-    leaves, treedef = jax.tree.flatten(params)
-    return treedef.unflatten([leaf if on else MaskedNode() for leaf, on in zip(leaves, visible, strict=True)])
+def init_visible(tx: Transformation, params: Tree, visible: list[bool]) -> MaskedState:
+    """The state of `tx` for the visible leaves."""
+    return MaskedState(init_inner(tx, hide(params, visible)))
+
+
+def update_visible(
+    tx: Transformation, updates: Tree, state: MaskedState, params: Tree, extra: Mapping[str, Any], visible: list[bool]
+) -> tuple[list[Any], MaskedState]:
+    """The new visible leaves, in order, and the new state."""
+    shown = params if params is None else hide(params, visible)
+    structure = jax.tree.structure(updates)
+    extra = {name: hide(value, visible) if _is_tree_like(structure, value) else value for name, value in extra.items()}
+    new, inner_state = update_inner(tx, hide(updates, visible), state.inner_state, shown, extra)
+    return jax.tree.leaves(new), MaskedState(inner_state)
+
+
+def _is_tree_like(structure: Any, value: Any) -> bool:
+    """Whether an extra argument is a tree like the updates; a single number is not, even beside a single parameter."""
+    return not jax.tree_util.treedef_is_leaf(structure) and jax.tree.structure(value) == structure
+
+
+def merge(visible: list[bool], new: list[Any], others: list[Any]) -> list[Any]:
+    """All leaves in order: the visible ones from `new`, which has no others."""
+    changed = iter(new)
+    return [next(changed) if on else leaf for leaf, on in zip(others, visible, strict=True)]

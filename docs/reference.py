@@ -1,0 +1,105 @@
+"""Write the reference: one page per room of the library, from what its modules make public.
+
+Docstrings are Markdown already (equations are indented); what is added here is the signature, the table of
+hyper-parameters with the sentences that stand beneath the fields, and fences around the examples.
+"""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import re
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from gradtx.core.spec import Spec
+
+ROOMS = {
+    "optimizers": "Optimizers",
+    "transforms": "Transformations",
+    "wrappers": "Wrappers",
+    "schedules": "Schedules",
+    "core": "Core",
+    "io": "Interoperation",
+}
+
+
+def write_reference(folder: Path) -> None:
+    """Write `folder`/ROOM.md for every room, each module a section, each public name an entry."""
+    folder.mkdir(exist_ok=True)
+    for room, title in ROOMS.items():
+        (folder / f"{room}.md").write_text(f"# {title}\n\n" + "\n".join(map(section, modules(room))))
+
+
+def modules(room: str) -> list[Any]:
+    """The modules of a room, by name."""
+    package = importlib.import_module(f"gradtx.{room}")
+    names = sorted(info.name for info in pkgutil.iter_modules(package.__path__))
+    return [importlib.import_module(f"gradtx.{room}.{name}") for name in names]
+
+
+def section(module: Any) -> str:
+    """A module: its docstring, and what it defines and makes public."""
+    public = [getattr(module, name) for name in getattr(module, "__all__", [])]
+    own = [item for item in public if getattr(item, "__module__", None) == module.__name__]
+    return f"## {module.__name__}\n\n{inspect.getdoc(module)}\n\n" + "\n".join(map(entry, own))
+
+
+def entry(item: Any) -> str:
+    """A class or function: its signature, docstring, and table of hyper-parameters."""
+    parts = [f"### {item.__name__}", signature(item), markdown(inspect.getdoc(item) or "")]
+    if inspect.isclass(item) and issubclass(item, Spec) and item.__dict__.get("__dataclass_fields__"):
+        parts.append(table(item))
+    return "\n\n".join(parts) + "\n"
+
+
+def signature(item: Any) -> str:
+    """How it is called, without annotations."""
+    try:
+        parameters = [p.replace(annotation=p.empty) for p in inspect.signature(item).parameters.values()]
+    except ValueError:
+        return ""
+    return f"```python\n{item.__name__}{inspect.Signature(parameters)}\n```"
+
+
+def markdown(docstring: str) -> str:
+    """Fence the examples; the rest is Markdown as it stands."""
+    return re.sub(r"^(>>> (?:.+\n?)+)", lambda match: f"```pycon\n{match[1].rstrip()}\n```\n", docstring, flags=re.M)
+
+
+def table(cls: type[Spec]) -> str:
+    """The hyper-parameters: name, default, kind, and the sentence beneath the field."""
+    rows = [
+        f"| `{name}` | {default(parameter)} | {kind(cls, name)} | {field_docs(cls).get(name, '')} |"
+        for name, parameter in inspect.signature(cls).parameters.items()
+    ]
+    return "| hyper-parameter | default | kind | |\n| --- | --- | --- | --- |\n" + "\n".join(rows) if rows else ""
+
+
+def default(parameter: inspect.Parameter) -> str:
+    """A default as it would be written."""
+    return "" if parameter.default is parameter.empty else f"`{parameter.default!r}`"
+
+
+def kind(cls: type[Spec], name: str) -> str:
+    """The interval of a number, the words of a choice, the kind of anything else."""
+    found = cls.field_kinds().get(name)
+    found = getattr(found, "kind", found)
+    return getattr(found, "interval", None) or ", ".join(getattr(found, "options", ())) or type(found).__name__
+
+
+def field_docs(cls: type[Spec]) -> dict[str, str]:
+    """The string beneath each field; where a default refers to another class's field, that field's string."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    assert isinstance(definition, ast.ClassDef)
+    docs: dict[str, str] = {}
+    for node, following in zip(definition.body, [*definition.body[1:], None], strict=True):
+        if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
+            continue
+        if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+            docs[node.target.id] = str(following.value.value)
+        elif isinstance(node.value, ast.Attribute) and isinstance(node.value.value, ast.Name):
+            owner = getattr(inspect.getmodule(cls), node.value.value.id)
+            docs[node.target.id] = field_docs(owner).get(node.value.attr, "")
+    return docs

@@ -1,0 +1,345 @@
+"""The fields of states: how they are found, read, replaced and mapped, however deeply transformations are nested.
+
+A *field* of a state is a field of one of the NamedTuples that it is made of, or an entry of a dict of states or of
+hyper-parameters. What lies below a field, trees like the parameters, is never searched: a parameter called `mu` is
+not confused with the field. A field is named by its own name, `"mu"`, or with names of what it lies in before it:
+the state's class, a stage of `named_chain`, a label of `partition`, a position in a chain.
+
+    get(state, "mu")     get(state, "ScaleByAdamState.count")     get(state, "embed.learning_rate")
+"""
+
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from gradtx.core import check
+from gradtx.core.base import ScheduledState
+from gradtx.core.masks import is_hidden
+from gradtx.core.tree import Tree
+
+__all__ = [
+    "Field",
+    "fields",
+    "get",
+    "get_all_with_path",
+    "is_injected",
+    "key_names",
+    "map_params",
+    "replace",
+    "unshadowed",
+]
+
+Path = tuple[Any, ...]
+Filter = Callable[[Path, Any], bool]
+
+_REQUIRED: Any = object()
+
+
+class Field(NamedTuple):
+    """One field of a state."""
+
+    path: Path
+    "Its key path, as in `jax.tree_util`."
+    owners: tuple[str, ...]
+    "For each part of the path but the first, and for the whole: the class of the state there, or nothing."
+    value: Any
+    "What it holds: an array, a tree like the parameters, or further states."
+    opaque: bool
+    "Whether what it holds is not searched."
+
+
+# The fields of a state.
+
+
+def fields(state: Any) -> list[Field]:
+    """All fields, outer ones before those that lie in them."""
+    return list(_walk(state, (), ()))
+
+
+def _walk(node: Any, path: Path, owners: tuple[str, ...]) -> Iterator[Field]:
+    owners = (*owners, type(node).__name__ if hasattr(node, "_fields") else "")
+    for key, name, child in _entries(node):
+        below = (*path, key)
+        holds = holds_states(name) or _is_state(child)
+        if not isinstance(key, jax.tree_util.SequenceKey):
+            yield Field(below, owners, child, not holds)
+        if holds:
+            yield from _walk(child, below, owners)
+
+
+def holds_states(name: str) -> bool:
+    """Whether a field of this name holds states or named values, rather than a tree like the parameters."""
+    return name.endswith(("_state", "_states")) or name in ("hyperparams", "measurements")
+
+
+def _entries(node: Any) -> Iterator[tuple[Any, str, Any]]:
+    """The direct children with their key and its name."""
+    if hasattr(node, "_fields"):
+        yield from ((jax.tree_util.GetAttrKey(name), name, getattr(node, name)) for name in node._fields)
+    elif isinstance(node, Mapping):
+        yield from ((jax.tree_util.DictKey(key), str(key), child) for key, child in node.items())
+    elif isinstance(node, tuple | list):
+        yield from ((jax.tree_util.SequenceKey(i), str(i), child) for i, child in enumerate(node))
+
+
+def _is_state(x: Any) -> bool:
+    """Whether `x` is a state, or a collection of states: by their classes' names, which all end alike."""
+    if hasattr(x, "_fields"):
+        return type(x).__name__.endswith("State")
+    children = list(x.values()) if isinstance(x, Mapping) else x
+    return isinstance(children, tuple | list) and bool(children) and all(map(_is_state, children))
+
+
+def _name(path: Path) -> str:
+    return ".".join(key_names(path))
+
+
+def key_names(path: Path) -> tuple[str, ...]:
+    """The names of the keys of a path."""
+    return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+
+
+# By name.
+
+
+def get_all_with_path(state: Any, key: str, filtering: Filter | None = None) -> list[tuple[Path, Any]]:
+    """Path and value of every field that `key` names, outer ones first. A class of states names those states."""
+    found = [(field.path, field.value) for field in _matches(state, key)]
+    if not found:
+        found = list(_states_called(state, key))
+    return [(path, value) for path, value in found if filtering is None or filtering(path, value)]
+
+
+def get(state: Any, key: str, default: Any = _REQUIRED, filtering: Filter | None = None) -> Any:
+    """The value of the field that `key` names.
+
+    Of an injected hyper-parameter the value in `hyperparams` is meant, not the record that a stage inside keeps.
+
+    Raises:
+        KeyError: no field, if no `default` is given, or more than one; the message lists the candidates.
+
+    >>> import gradtx
+    >>> state = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(0.1)).init({"mu": jnp.zeros(2)})
+    >>> get(state, "mu")
+    {'mu': Array([0., 0.], dtype=float32)}
+    >>> get(state, "count")
+    Traceback (most recent call last):
+    KeyError: "'count' names 2 fields: '1.0.count' (ScaleByAdamState), '1.1.count' (ScaleByLearningRateState); write
+    more of the path, 'ScaleByAdamState.count' say"
+    """
+    found = unshadowed(get_all_with_path(state, key, filtering))
+    if len(found) == 1:
+        return found[0][1]
+    if found:
+        raise KeyError(_ambiguous(state, key, [path for path, _ in found]))
+    if default is not _REQUIRED:
+        return default
+    raise KeyError(_unknown(state, key))
+
+
+def replace(state: Any, filtering: Filter | None = None, /, **values: Any) -> Any:
+    """A copy of the state with other values in all fields of these names. A function is applied to the old value.
+
+    A number takes the dtype of what it replaces, so that nothing is compiled again.
+
+    Raises:
+        KeyError: no such field; the message lists those there are.
+        ValueError: another structure or shape, or a field of which the state only keeps a record.
+
+    >>> import gradtx
+    >>> state = gradtx.adam(0.1).init(jnp.zeros(2))
+    >>> get(replace(state, nu=jnp.ones(2)), "nu")
+    Array([1., 1.], dtype=float32)
+    >>> get(replace(state, mu=lambda mu: mu + 1), "mu")
+    Array([1., 1.], dtype=float32)
+    """
+    for key, value in values.items():
+        found = get_all_with_path(state, key, filtering)
+        if not found:
+            raise KeyError(_unknown(state, key))
+        chosen = unshadowed(found)
+        for path, old in chosen:
+            _refuse_records(state, path)
+            state = _put(state, path, _fitted(path, value(old) if callable(value) else value, old))
+    return state
+
+
+def _matches(state: Any, key: str) -> list[Field]:
+    """The fields that `key` names: its last part is their own name, the others lie on the path to it, in order."""
+    every = fields(state)
+    whole = [field for field in every if key_names(field.path)[-1] == key]
+    if whole:
+        return whole
+    *outer, last = key.split(".")
+    named = [field for field in every if key_names(field.path)[-1] == last]
+    return [field for field in named if _lie_in_order(outer, field)]
+
+
+def _lie_in_order(outer: list[str], field: Field) -> bool:
+    steps = iter([{owner, part} for owner, part in zip(field.owners, ("", *key_names(field.path)), strict=False)])
+    return all(any(name in step for step in steps) for name in outer)
+
+
+def _states_called(state: Any, name: str, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    if type(state).__name__ == name and hasattr(state, "_fields"):
+        yield path, state
+    for key, own, child in _entries(state):
+        if holds_states(own) or _is_state(child):
+            yield from _states_called(child, name, (*path, key))
+
+
+def is_injected(path: Path) -> bool:
+    """Whether a field is a hyper-parameter that lives in the state."""
+    return len(path) > 1 and key_names(path)[-2] == "hyperparams"
+
+
+def unshadowed(found: list[tuple[Path, Any]]) -> list[tuple[Path, Any]]:
+    """Without the clocks of schedules, and the records inside of what is injected outside."""
+    holders = [path[:-2] for path, _ in found if is_injected(path)]
+    return [
+        (path, value)
+        for path, value in found
+        if is_injected(path) or not any(path[: len(above)] == above for above in holders)
+    ]
+
+
+def _unknown(state: Any, key: str) -> str:
+    known = sorted({key_names(field.path)[-1] for field in fields(state)})
+    return f"no field {key!r} in the state; its fields are {', '.join(known) or 'none'}"
+
+
+def _ambiguous(state: Any, key: str, paths: list[Path]) -> str:
+    owners = {field.path: field.owners[-1] for field in fields(state)}
+    each = ", ".join(f"{_name(path)!r} ({owners.get(path) or 'an entry'})" for path in paths)
+    example = f"{owners.get(paths[0]) or _name(paths[0][:-1])}.{key_names(paths[0])[-1]}"
+    return f"{key!r} names {len(paths)} fields: {each}; write more of the path, {example!r} say"
+
+
+def _refuse_records(state: Any, path: Path) -> None:
+    """Refuse to set what would be ignored: the record of a rate in use, the value of a schedule."""
+    name, above = key_names(path)[-1], _at(state, path[:-1])
+    if type(above).__name__ == "ScaleByLearningRateState" and name == "learning_rate":
+        raise ValueError(
+            f"{_name(path)} only records the rate in use; to set it, inject it: "
+            "gradtx.inject_hyperparams(optimizer), then gradtx.set_hyperparams(state, learning_rate=...)"
+        )
+    if is_injected(path) and name in getattr(_at(state, path[:-2]), "hyperparams_states", ()):
+        raise ValueError(f"{_name(path)} follows a schedule: give a number instead of it to set the value yourself")
+
+
+def _fitted(path: Path, new: Any, old: Any) -> Any:
+    """`new`, with numbers in the dtype of what they replace."""
+    check.same_structure(f"{_name(path)}", new, old, "what it replaces")
+    check.same_shapes(f"{_name(path)}", new, old, "what it replaces")
+    return jax.tree.map(_like, new, old)
+
+
+def _like(new: Any, old: Any) -> Any:
+    if not isinstance(old, jax.Array | np.ndarray) or jnp.issubdtype(old.dtype, jax.dtypes.extended):
+        return new
+    return jax.lax.convert_element_type(jnp.asarray(new), old.dtype)
+
+
+def _at(state: Any, path: Path) -> Any:
+    for key in path:
+        state = _child(state, key)
+    return state
+
+
+def _child(node: Any, key: Any) -> Any:
+    return next(child for own, _, child in _entries(node) if own == key)
+
+
+def _put(node: Any, path: Path, value: Any) -> Any:
+    """A copy of `node` with `value` at `path`."""
+    if not path:
+        return value
+    new = [(own, _put(child, path[1:], value) if own == path[0] else child) for own, _, child in _entries(node)]
+    if hasattr(node, "_fields"):
+        return type(node)(*(child for _, child in new))
+    if isinstance(node, Mapping):
+        copy = dict(zip(node, (child for _, child in new), strict=True))
+        return copy if type(node) is dict else type(node)(copy)  # pyright: ignore[reportCallIssue]
+    return type(node)(child for _, child in new)
+
+
+# Trees like the parameters.
+
+
+def map_params(
+    tx: Any,
+    f: Callable[..., Any],
+    state: Any,
+    /,
+    *rest: Tree,
+    transform_non_params: Callable[[Any], Any] | None = None,
+    is_leaf: Callable[[Any], bool] | None = None,
+) -> Any:
+    """The state with `f(leaf, *rest)` for every leaf that belongs to a parameter, as `mu` of Adam has one for each.
+
+    `rest` are trees like the parameters: the parameters, their shardings. Their leaves come with those that belong to
+    them, also where the shapes differ: the rows and columns of Adafactor, the memory of L-BFGS. Leaves that a mask
+    hides are left alone. `transform_non_params` is applied to all the rest: counters, norms, hyper-parameters.
+
+    Without `rest`, what the state itself declares not to be a plain array counts as like the parameters.
+
+    >>> import gradtx
+    >>> tx = gradtx.adam(0.1)
+    >>> params = {"w": jnp.zeros(2)}
+    >>> map_params(tx, lambda leaf, name: name, tx.init(params), {"w": "W"}, transform_non_params=lambda x: "-")
+    (ScaleByAdamState(count='-', mu={'w': 'W'}, nu={'w': 'W'}),
+     ScaleByLearningRateState(count='-', learning_rate='-'))
+    """
+    expected = getattr(tx, "State", None)
+    if expected is not None and type(state) not in (expected, ScheduledState):
+        raise ValueError(f"map_params: {type(tx).__name__} has a state {expected.__name__}, got {type(state).__name__}")
+    other = transform_non_params or (lambda x: x)
+    for field in fields(state):
+        if not field.opaque:
+            continue
+        if _is_like_params(state, field, rest, is_leaf):
+            new = _map_hidden(f, field.value, rest, is_leaf)
+        else:
+            new = jax.tree.map(other, field.value)
+        state = _put(state, field.path, new)
+    return state
+
+
+def _is_like_params(state: Any, field: Field, rest: tuple[Tree, ...], is_leaf: Any) -> bool:
+    declared = _declared(type(_at(state, field.path[:-1])), key_names(field.path)[-1])
+    if declared in (Array, jax.typing.ArrayLike) or is_injected(field.path):
+        return False
+    if not rest:
+        return declared is not None
+    treedef = jax.tree.structure(field.value, is_leaf=is_hidden)
+    if jax.tree_util.treedef_is_leaf(treedef) and declared is None:
+        return False
+    return treedef == jax.tree.structure(rest[0], is_leaf=is_leaf) or _is_prefix(treedef, rest[0], is_leaf)
+
+
+def _is_prefix(treedef: Any, tree: Tree, is_leaf: Any) -> bool:
+    try:
+        below = treedef.flatten_up_to(tree)
+    except ValueError:
+        return False
+    return all(x is None or jax.tree_util.all_leaves([x], is_leaf=is_leaf) for x in below)
+
+
+def _declared(cls: type, name: str) -> Any:
+    """The annotation of a state's field, `None` if there is none."""
+    try:
+        return typing.get_type_hints(cls).get(name)
+    except (NameError, TypeError):  # an annotation that cannot be evaluated here
+        return getattr(cls, "__annotations__", {}).get(name)
+
+
+def _map_hidden(f: Callable[..., Any], value: Tree, rest: tuple[Tree, ...], is_leaf: Any) -> Tree:
+    leaves, treedef = jax.tree.flatten(value, is_leaf=lambda x: is_hidden(x) or (is_leaf is not None and is_leaf(x)))
+    beside = [treedef.flatten_up_to(tree) for tree in rest]
+    columns = zip(leaves, *beside, strict=True)
+    return treedef.unflatten([leaf if is_hidden(leaf) else f(leaf, *others) for leaf, *others in columns])

@@ -1,0 +1,84 @@
+"""AdaBelief: large steps where the gradient is as expected, small ones where it surprises."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core.base import Leafwise, Optimizer, chain
+from gradtx.core.hyperparams import Decay, Flag, NonNegative, Rate
+from gradtx.core.numerics import abs_sq, ema, sqrt, unbiased, zeros
+from gradtx.core.tree import Tree
+from gradtx.optimizers.adam import corrected_mean, scale_by_adam
+from gradtx.optimizers.radam import rectified, scale_by_radam
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+__all__ = ["ScaleByBeliefState", "adabelief", "scale_by_belief"]
+
+
+class ScaleByBeliefState(NamedTuple):
+    """The two moments of AdaBelief."""
+
+    count: Array
+    "int32[]: updates made so far."
+    mu: Tree
+    "Like the parameters: running mean of the gradient."
+    nu: Tree
+    "Like the parameters, real: running mean of the squared distance of the gradient from it."
+
+
+class scale_by_belief(Leafwise):
+    """Divide a running mean of the gradient by its running root mean square distance from the gradient.
+
+        m ← β₁ m + (1 − β₁) g                   m̂ = m / (1 − β₁ᵗ)
+        s ← β₂ s + (1 − β₂) |g − m|² + ε₀       ŝ = s / (1 − β₂ᵗ)
+        u = m̂ / (√ŝ + ε)
+
+    Where the gradient is constant the updates grow without any bound but ε's. Zhuang et al., 2020, Algorithm 2,
+    https://arxiv.org/abs/2010.07468, as in the authors' code, where `rectify` (RAdam's) is on by default.
+    """
+
+    State = ScaleByBeliefState
+
+    b1: Decay = scale_by_adam.b1
+    "Decay rate of the first moment."
+    b2: Decay = scale_by_adam.b2
+    "Decay rate of the second moment."
+    eps: NonNegative = 1e-16
+    "Added to the denominator; 1e-16 suits transformers and GANs, 1e-8 convolutional networks."
+    eps_root: NonNegative = 1e-16
+    "Added to s at every update."
+    nesterov: Flag = scale_by_adam.nesterov
+    "Whether to look one step ahead."
+    rectify: Flag = False
+    "Whether to rectify the update as RAdam does."
+
+    def init_leaf(self, param: Array) -> tuple[Array, Array]:
+        return zeros(param), jnp.real(zeros(param))
+
+    def leaf(self, g: Array, mu: Array, nu: Array, *, t: Array) -> tuple[Array, Array, Array]:
+        mu = ema(mu, g, self.b1)
+        nu = ema(nu, abs_sq(g - mu), self.b2) + self.eps_root
+        mean = corrected_mean(mu, g, self.b1, t, self.nesterov)
+        root = sqrt(unbiased(nu, self.b2, t)) + self.eps
+        u = rectified(mean, root, self.b2, t, scale_by_radam.threshold) if self.rectify else mean / root
+        return u, mu, nu
+
+
+class adabelief(Optimizer):
+    """AdaBelief: `scale_by_belief`, then a step of size `learning_rate`."""
+
+    learning_rate: Rate
+    "Step size; 1e-3 is usual."
+    b1: Decay = scale_by_belief.b1
+    b2: Decay = scale_by_belief.b2
+    eps: NonNegative = scale_by_belief.eps
+    eps_root: NonNegative = scale_by_belief.eps_root
+    nesterov: Flag = scale_by_belief.nesterov
+    rectify: Flag = scale_by_belief.rectify
+
+    def expand(self) -> chain:
+        return chain(
+            scale_by_belief(self.b1, self.b2, self.eps, self.eps_root, self.nesterov, self.rectify),
+            scale_by_learning_rate(self.learning_rate),
+        )

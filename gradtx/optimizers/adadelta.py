@@ -1,0 +1,71 @@
+"""Adadelta: steps in the units of the parameters, from the ratio of two running means."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core.base import Leafwise, Optimizer, chain
+from gradtx.core.hyperparams import Decay, NonNegative, Rate
+from gradtx.core.masks import Mask
+from gradtx.core.numerics import abs_sq, ema, sqrt, zeros
+from gradtx.core.tree import Tree
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+__all__ = ["ScaleByAdaDeltaState", "adadelta", "scale_by_adadelta"]
+
+
+class ScaleByAdaDeltaState(NamedTuple):
+    """The two means of Adadelta."""
+
+    e_g: Tree
+    "Like the parameters, real: running mean of the squared gradient."
+    e_x: Tree
+    "Like the parameters, real: running mean of the squared update."
+
+
+class scale_by_adadelta(Leafwise):
+    """Scale by the root mean square of past updates over that of the gradients.
+
+        v ← ρ v + (1 − ρ) |g|²
+        u = √(w + ε) / √(v + ε) · g
+        w ← ρ w + (1 − ρ) |u|²
+
+    The first updates are of order √ε. Zeiler, 2012, Algorithm 1. https://arxiv.org/abs/1212.5701
+    """
+
+    State = ScaleByAdaDeltaState
+
+    rho: Decay = 0.9
+    "ρ, for both means; 0.9 to 0.95 are usual."
+    eps: NonNegative = 1e-6
+    "Starts the updates off: the larger, the faster."
+
+    def init_leaf(self, param: Array) -> tuple[Array, Array]:
+        return jnp.real(zeros(param)), jnp.real(zeros(param))
+
+    def leaf(self, g: Array, e_g: Array, e_x: Array) -> tuple[Array, Array, Array]:
+        e_g = ema(e_g, abs_sq(g), self.rho)
+        u = sqrt(e_x + self.eps) / sqrt(e_g + self.eps) * g
+        return u, e_g, ema(e_x, abs_sq(u), self.rho)
+
+
+class adadelta(Optimizer):
+    """Adadelta: L2 penalty, `scale_by_adadelta`, then a step of `learning_rate` times the update."""
+
+    learning_rate: Rate
+    "Factor of the step; the paper has 1.0, Keras 1e-3, which hardly moves."
+    rho: Decay = scale_by_adadelta.rho
+    eps: NonNegative = scale_by_adadelta.eps
+    weight_decay: NonNegative = 0.0
+    "λ of an L2 penalty: added to the gradient, before the scaling."
+    weight_decay_mask: Mask = None
+    "The leaves to decay, all by default."
+
+    def expand(self) -> chain:
+        return chain(
+            add_decayed_weights(self.weight_decay, self.weight_decay_mask),
+            scale_by_adadelta(self.rho, self.eps),
+            scale_by_learning_rate(self.learning_rate),
+        )

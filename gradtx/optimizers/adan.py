@@ -1,0 +1,139 @@
+"""Adan: Nesterov's momentum from the differences of consecutive gradients."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core import numerics, tree
+from gradtx.core.base import GradientTransformation, Leafwise, Optimizer, chain
+from gradtx.core.hyperparams import Decay, NonNegative, Rate
+from gradtx.core.masks import Mask, mask_leaves
+from gradtx.core.numerics import abs_sq, ema, sqrt, unbiased, zeros
+from gradtx.core.tree import Tree
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+__all__ = ["ProximalDecayState", "ScaleByAdanState", "adan", "proximal_decay", "scale_by_adan"]
+
+
+class ScaleByAdanState(NamedTuple):
+    """The three moments of Adan, and the last gradient."""
+
+    count: Array
+    "int32[]: updates made so far."
+    m: Tree
+    "Like the parameters: running mean of the gradient."
+    v: Tree
+    "Like the parameters: running mean of its differences."
+    n: Tree
+    "Like the parameters, real: running mean of the square of the gradient extrapolated."
+    g: Tree
+    "Like the parameters: the last gradient."
+
+
+class scale_by_adan(Leafwise):
+    """Adam with a running mean of the gradient's differences for Nesterov's look ahead.
+
+        d = gₜ − gₜ₋₁,   0 at first
+        m ← β₁ m + (1 − β₁) g
+        v ← β₂ v + (1 − β₂) d
+        n ← β₃ n + (1 − β₃) |g + β₂ d|²
+        u = (m̂ + β₂ v̂) / (√(n̂ + ε₀) + ε),   hats divide by 1 − βᵗ
+
+    Xie et al., 2022, Algorithm 1. https://arxiv.org/abs/2208.06677. The paper writes 1 − β for each of these β, which
+    are the authors' code's; optax weighs d by 1 − β₂ where theirs has β₂.
+    """
+
+    State = ScaleByAdanState
+
+    b1: Decay = 0.98
+    "Decay rate of the mean gradient."
+    b2: Decay = 0.92
+    "Decay rate of the mean difference, and its weight."
+    b3: Decay = 0.99
+    "Decay rate of the second moment."
+    eps: NonNegative = 1e-8
+    "Added to the denominator, outside the root."
+    eps_root: NonNegative = 0.0
+    "Added inside the root."
+
+    def init_leaf(self, param: Array) -> tuple[Array, Array, Array, Array]:
+        return zeros(param), zeros(param), jnp.real(zeros(param)), zeros(param)
+
+    def leaf(
+        self, g: Array, m: Array, v: Array, n: Array, last: Array, *, t: Array
+    ) -> tuple[Array, Array, Array, Array, Array]:
+        difference = jnp.where(t > 1, g - last, 0)
+        m = ema(m, g, self.b1)
+        v = ema(v, difference, self.b2)
+        n = ema(n, abs_sq(g + self.b2 * difference), self.b3)
+        mean = unbiased(m, self.b1, t) + self.b2 * unbiased(v, self.b2, t)
+        return mean / (sqrt(unbiased(n, self.b3, t) + self.eps_root) + self.eps), m, v, n, g
+
+
+class ProximalDecayState(NamedTuple):
+    """The clock of `proximal_decay`."""
+
+    count: Array
+    "int32[]: updates made so far."
+
+
+class proximal_decay(GradientTransformation):
+    """Weight decay by a proximal step, after the learning rate.
+
+        u ← (θ + u) / (1 + η λ) − θ
+
+    It shrinks the parameters to where they will be rather than to where they are, and stays stable for any η λ. Needs
+    the parameters. Zhuang et al., 2022, https://arxiv.org/abs/2202.00089
+    """
+
+    State = ProximalDecayState
+    elementwise = True
+
+    learning_rate: Rate
+    "η, the same as the optimizer's."
+    weight_decay: NonNegative
+    "λ; 1e-2 is usual."
+    mask: Mask = None
+    "The leaves to decay, all by default."
+
+    def init_fn(self, params: Tree) -> ProximalDecayState:
+        return ProximalDecayState(jnp.zeros((), jnp.int32))
+
+    def update_fn(self, updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, ProximalDecayState]:
+        if params is None:
+            raise ValueError("proximal_decay needs the parameters: update(updates, state, params)")
+        decay = self.learning_rate * self.weight_decay
+        leaves, treedef = jax.tree.flatten(updates)
+        moved = jax.tree.map(lambda u, d: u - d, updates, tree.scale(decay, params))
+        shrunk = jax.tree.leaves(tree.scale(1 / (1 + decay), moved))
+        mask = mask_leaves("proximal_decay: mask", self.mask, params)
+        new = [after if on else u for u, after, on in zip(leaves, shrunk, mask, strict=True)]
+        return treedef.unflatten(new), ProximalDecayState(numerics.increment(state.count))
+
+
+class adan(Optimizer):
+    """Adan: `scale_by_adan`, a step of size `learning_rate`, and the authors' proximal weight decay.
+
+    θ ← (θ − η u) / (1 + η λ)
+    """
+
+    learning_rate: Rate
+    "Step size; 1e-3 is usual, it bears 5 to 10 times Adam's."
+    b1: Decay = scale_by_adan.b1
+    b2: Decay = scale_by_adan.b2
+    b3: Decay = scale_by_adan.b3
+    eps: NonNegative = scale_by_adan.eps
+    eps_root: NonNegative = scale_by_adan.eps_root
+    weight_decay: NonNegative = 0.0
+    "λ, multiplied by the learning rate; 2e-2 is usual."
+    mask: Mask = None
+    "The leaves to decay, all by default; usually not biases and norms."
+
+    def expand(self) -> chain:
+        return chain(
+            scale_by_adan(self.b1, self.b2, self.b3, self.eps, self.eps_root),
+            scale_by_learning_rate(self.learning_rate),
+            proximal_decay(self.learning_rate, self.weight_decay, self.mask),
+        )

@@ -1,0 +1,64 @@
+"""Averaged stochastic gradient descent."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core.base import Leafwise, Optimizer, chain
+from gradtx.core.hyperparams import NonNegative, Rate
+from gradtx.core.tree import Tree
+
+__all__ = ["ScaleByAsgdState", "asgd", "scale_by_asgd"]
+
+
+class ScaleByAsgdState(NamedTuple):
+    """The average of ASGD."""
+
+    count: Array
+    "int32[]: updates made so far."
+    ax: Tree
+    "Like the parameters: their average since step t₀; before, the parameters themselves. For evaluation."
+
+
+class scale_by_asgd(Leafwise):
+    """Decaying steps whose iterates are averaged from some step on.
+
+        ηₜ = η / (1 + λ η (t − 1))ᵅ
+        θ ← θ − ηₜ (g + λ θ)
+        a ← a + (θ − a) / max(1, t − 1 − t₀)
+
+    The updates are the whole step; nothing is to be scaled after it. The average is `ax` in the state. Needs the
+    parameters. The rule and names of torch.optim.ASGD.
+
+    Polyak & Juditsky, 1992, https://doi.org/10.1137/0330046; Bottou, 2010.
+    """
+
+    State = ScaleByAsgdState
+
+    learning_rate: Rate = 1e-2
+    "Step size η of the first step."
+    lambd: NonNegative = 1e-4
+    "λ: rate of the steps' fall, and weight decay."
+    alpha: NonNegative = 0.75
+    "Exponent α of the steps' fall."
+    t0: NonNegative = 1e6
+    "Step t₀ at which averaging begins."
+
+    def leaf(self, g: Array, ax: Array, *, t: Array, param: Array) -> tuple[Array, Array]:
+        rate = self.learning_rate * (1 + self.lambd * self.learning_rate * (t - 1)) ** -self.alpha
+        update = -rate * (g + self.lambd * param)
+        share = 1 / jnp.maximum(1, t - 1 - self.t0)
+        return update, ax + share * (param + update - ax)
+
+
+class asgd(Optimizer):
+    """ASGD as in torch: `scale_by_asgd`, whose updates are whole steps."""
+
+    learning_rate: Rate = scale_by_asgd.learning_rate
+    lambd: NonNegative = scale_by_asgd.lambd
+    alpha: NonNegative = scale_by_asgd.alpha
+    t0: NonNegative = scale_by_asgd.t0
+
+    def expand(self) -> chain:
+        return chain(scale_by_asgd(self.learning_rate, self.lambd, self.alpha, self.t0))

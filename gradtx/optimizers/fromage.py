@@ -1,0 +1,60 @@
+"""Fromage: steps whose size is a fixed share of the leaf's own."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core.base import Leafwise, Optimizer, chain
+from gradtx.core.hyperparams import NonNegative, Rate
+from gradtx.transforms.scaling import scale_by_learning_rate, scale_by_trust_ratio
+
+__all__ = ["ContractState", "contract", "fromage"]
+
+
+class ContractState(NamedTuple):
+    """The clock of `contract`."""
+
+    count: Array
+    "int32[]: updates made so far."
+
+
+class contract(Leafwise):
+    """Undo the growth that steps of relative size η, orthogonal to the parameters, would cause.
+
+        u ← (θ + u) / √(1 + η²) − θ
+
+    Needs the parameters. Stands after the learning rate.
+    """
+
+    State = ContractState
+
+    learning_rate: Rate
+    "η, the same as the optimizer's."
+
+    def leaf(self, g: Array, *, param: Array) -> Array:
+        square = self.learning_rate * self.learning_rate
+        root = jnp.sqrt(jnp.asarray(1 + square, jnp.real(g).dtype))
+        excess = square / (1 + root)  # √(1 + η²) − 1, without the cancellation
+        return (g - excess.astype(g.dtype) * param) * (1 / root).astype(g.dtype)
+
+
+class fromage(Optimizer):
+    """Gradient descent with every leaf's step a fixed share of the leaf, and no growth of the parameters.
+
+        θ ← (θ − η ‖θ‖ / ‖g‖ g) / √(1 + η²),   the ratio being 1 where either norm is 0
+
+    Bernstein et al., 2020, Algorithm 1. https://arxiv.org/abs/2002.03432
+    """
+
+    learning_rate: Rate
+    "The relative size of a step; 1e-2 is usual, everywhere."
+    min_norm: NonNegative = 1e-6
+    "Lower bound of both norms, so that parameters may leave zero."
+
+    def expand(self) -> chain:
+        return chain(
+            scale_by_trust_ratio(self.min_norm),
+            scale_by_learning_rate(self.learning_rate),
+            contract(self.learning_rate),
+        )

@@ -1,0 +1,107 @@
+"""FTRL-Proximal: sparse linear models, online."""
+
+from typing import Annotated, Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core.base import Leafwise, Optimizer, chain
+from gradtx.core.hyperparams import NonNegative, Rate, Real
+from gradtx.core.numerics import abs_sq, zeros
+from gradtx.core.tree import Tree
+
+__all__ = ["ScaleByFtrlState", "ftrl", "scale_by_ftrl"]
+
+NonPositive = Annotated[Any, Real("(-∞, 0]", -0.5)]
+"A number that is not positive."
+
+
+class ScaleByFtrlState(NamedTuple):
+    """The two sums of FTRL, under Keras's names."""
+
+    accumulator: Tree
+    "Like the parameters, real: n, the sum of the squares of the gradients."
+    linear: Tree
+    "Like the parameters: z, the gradients' sum, corrected for the steps made."
+
+
+class scale_by_ftrl(Leafwise):
+    """Go to the minimum of all past linearized losses, held near the iterates, with penalties on size.
+
+        n' = n + |g|²,   z ← z + g + 2 s θ − (n'ᵖ − nᵖ) / η · θ
+        θ ← − soft(z, λ₁) / (n'ᵖ / η + β / η + 2 λ₂)
+        soft(z, λ) = z − λ sign(z) where |z| > λ, else 0
+
+    The updates are the whole step; nothing is to be scaled after it. Needs the parameters.
+
+    What FTRL knows of the parameters is z alone, which begins at 0: an element whose gradients were all zero is
+    **set to 0** by the first update, whatever it was. That is the method, and how Keras and TensorFlow have it; start
+    from zero parameters, or mask what must keep its start. A rate of 0 leaves parameters and state as they are.
+
+    McMahan et al., 2013, Algorithm 1, https://research.google/pubs/pub41159/, with Keras's names and its 2 before λ₂.
+    """
+
+    State = ScaleByFtrlState
+
+    learning_rate: Rate
+    "Step size η; 1e-3 is Keras's, 0.1 is usual for linear models."
+    learning_rate_power: NonPositive = -0.5
+    "−p: how the step size falls with n. 0 keeps it fixed."
+    initial_accumulator_value: NonNegative = 0.1
+    "n at the start."
+    l1: NonNegative = 0.0
+    "λ₁: makes parameters exactly zero."
+    l2: NonNegative = 0.0
+    "λ₂: makes parameters small."
+    l2_shrinkage: NonNegative = 0.0
+    "s: the same by way of the gradient."
+    beta: NonNegative = 0.0
+    "β: smooths the first steps; 1 is McMahan's."
+
+    def init_leaf(self, param: Array) -> tuple[Array, Array]:
+        n = jnp.real(zeros(param))
+        return n + jnp.asarray(self.initial_accumulator_value, n.dtype), zeros(param)
+
+    def leaf(self, g: Array, accumulator: Array, linear: Array, *, param: Array) -> tuple[Array, Array, Array]:
+        n = accumulator + abs_sq(g)
+        rate = jnp.asarray(self.learning_rate, n.dtype)
+        moves = rate > 0
+        inverse = jnp.where(moves, 1 / jnp.where(moves, rate, 1), 0)
+        root = self._power(n)
+        z = linear + g + 2 * self.l2_shrinkage * param - (root - self._power(accumulator)) * inverse * param
+        magnitude = jnp.abs(z)
+        pull = jnp.where(magnitude > self.l1, z - self.l1 * jnp.sign(z), 0)
+        stiffness = (root + self.beta) * inverse + 2 * self.l2
+        new = -pull / jnp.where(stiffness > 0, stiffness, 1)
+        return jnp.where(moves, new - param, 0), jnp.where(moves, n, accumulator), jnp.where(moves, z, linear)
+
+    def _power(self, n: Array) -> Array:
+        """nᵖ, whose derivative at 0 is taken as 0."""
+        p = -self.learning_rate_power
+        return jnp.where(n > 0, jnp.where(n > 0, n, 1) ** p, 0.0**p)
+
+
+class ftrl(Optimizer):
+    """FTRL-Proximal, as in Keras and TensorFlow: `scale_by_ftrl`, whose updates are whole steps."""
+
+    learning_rate: Rate
+    "Step size η; 1e-3 is Keras's, 0.1 is usual for linear models."
+    learning_rate_power: NonPositive = scale_by_ftrl.learning_rate_power
+    initial_accumulator_value: NonNegative = scale_by_ftrl.initial_accumulator_value
+    l1: NonNegative = scale_by_ftrl.l1
+    l2: NonNegative = scale_by_ftrl.l2
+    l2_shrinkage: NonNegative = scale_by_ftrl.l2_shrinkage
+    beta: NonNegative = scale_by_ftrl.beta
+
+    def expand(self) -> chain:
+        return chain(
+            scale_by_ftrl(
+                self.learning_rate,
+                self.learning_rate_power,
+                self.initial_accumulator_value,
+                self.l1,
+                self.l2,
+                self.l2_shrinkage,
+                self.beta,
+            )
+        )

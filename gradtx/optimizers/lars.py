@@ -1,0 +1,77 @@
+"""LARS: momentum with a trust ratio per layer, for large batches."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core import tree
+from gradtx.core.base import Leafwise, Optimizer, chain
+from gradtx.core.hyperparams import Flag, Fraction, NonNegative, Positive, Rate
+from gradtx.core.masks import Mask
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.momentum import trace
+from gradtx.transforms.scaling import scale_by_learning_rate, scale_by_trust_ratio
+from gradtx.wrappers.masked import masked
+
+__all__ = ["lars", "scale_by_lars"]
+
+
+class scale_by_lars(Leafwise):
+    """Decayed weights added, then each leaf scaled to the size of the leaf, with the norms taken apart as in the paper.
+
+        u = c ‖θ‖ / (‖g‖ + λ ‖θ‖ + ε) · (g + λ θ),   the ratio being 1 where ‖θ‖ or ‖g‖ is 0
+
+    You, Gitman & Ginsburg, 2017, Equation 6. https://arxiv.org/abs/1708.03888. Needs the parameters. The paper's
+    optimizer is `chain(scale_by_lars(λ), scale_by_learning_rate(η), trace(0.9))`.
+    """
+
+    elementwise = False
+
+    weight_decay: NonNegative = 0.0
+    "λ; 5e-4 is the paper's."
+    trust_coefficient: Positive = 0.001
+    "The ratio c of a step's size to the leaf's, for a learning rate of 1."
+    eps: NonNegative = 0.0
+    "Added to the norms in the denominator."
+
+    def leaf(self, g: Array, *, param: Array) -> Array:
+        size, slope = tree.norm(param), tree.norm(g)
+        zero = (size == 0) | (slope == 0)
+        ratio = self.trust_coefficient * size / jnp.where(zero, 1, slope + self.weight_decay * size + self.eps)
+        return tree.scale(jnp.where(zero, 1, ratio), g + self.weight_decay * param)
+
+
+class lars(Optimizer):
+    """Gradient descent, each leaf's step scaled to the size of the leaf, then momentum.
+
+        u = g + λ θ
+        m ← μ m + η c ‖θ‖ / (‖u‖ + ε) u,   the ratio being 1 where either norm is 0
+        θ ← θ − m
+
+    You, Gitman & Ginsburg, 2017, Algorithm 1. https://arxiv.org/abs/1708.03888. The numbers are optax's; the paper
+    has ‖g‖ + λ ‖θ‖ where this has ‖u‖ (for that, see `scale_by_lars`).
+    """
+
+    learning_rate: Rate
+    "Step size; 1 to 10 are usual, after a warm-up."
+    weight_decay: NonNegative = 0.0
+    "λ, inside the trust ratio."
+    weight_decay_mask: Mask = True
+    "The leaves to decay; usually not biases and norms."
+    trust_coefficient: Positive = scale_by_lars.trust_coefficient
+    eps: NonNegative = scale_by_trust_ratio.eps
+    "Added to the norm of the update."
+    trust_ratio_mask: Mask = True
+    "The leaves to scale; usually not biases and norms."
+    momentum: Fraction = 0.9
+    "μ."
+    nesterov: Flag = trace.nesterov
+    "Whether to look one step ahead."
+
+    def expand(self) -> chain:
+        trust = scale_by_trust_ratio(trust_coefficient=self.trust_coefficient, eps=self.eps)
+        return chain(
+            add_decayed_weights(self.weight_decay, self.weight_decay_mask),
+            masked(trust, self.trust_ratio_mask),
+            scale_by_learning_rate(self.learning_rate),
+            trace(self.momentum, self.nesterov),
+        )

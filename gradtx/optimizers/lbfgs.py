@@ -1,0 +1,180 @@
+"""L-BFGS: Newton's direction from the last few steps, for full batches and other exact functions."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core import numerics, tree
+from gradtx.core.base import GradientTransformation, Inner, Optimizer, Transformation, chain
+from gradtx.core.hyperparams import Flag, PositiveInt, Rate
+from gradtx.core.tree import Tree
+from gradtx.transforms.linesearch import scalar_dtype, scale_by_zoom_linesearch
+from gradtx.transforms.scaling import scale, scale_by_learning_rate
+
+__all__ = ["ScaleByLBFGSState", "lbfgs", "scale_by_lbfgs"]
+
+
+class ScaleByLBFGSState(NamedTuple):
+    """The last steps. Memory: 2 (m + 1) times the parameters."""
+
+    count: Array
+    "int32[]: updates made so far."
+    params: Tree
+    "Like the parameters: those of the last update."
+    updates: Tree
+    "Like the parameters: the gradient of the last update."
+    diff_params_memory: Tree
+    "Like the parameters, with a leading axis of length m: sᵢ = θᵢ₊₁ − θᵢ, that of update i at i mod m."
+    diff_updates_memory: Tree
+    "The same: yᵢ = gᵢ₊₁ − gᵢ."
+    weights_memory: Array
+    "float32[m]: ρᵢ = 1 / ⟨sᵢ, yᵢ⟩; 0 for a pair that is not used."
+
+
+class scale_by_lbfgs(GradientTransformation):
+    """Multiply the gradient by an inverse Hessian estimated from the last m steps and changes of the gradient.
+
+        q ← g
+        for i from the newest pair to the oldest:   aᵢ = ρᵢ ⟨sᵢ, q⟩,   q ← q − aᵢ yᵢ
+        r ← γ q
+        for i from the oldest to the newest:        b = ρᵢ ⟨yᵢ, r⟩,    r ← r + (aᵢ − b) sᵢ
+        u = r
+
+    γ = ⟨s, y⟩ / ⟨y, y⟩ of the newest pair; in the first step, when there is none, min(1, 1 / ‖g‖). A pair along which
+    the gradient does not increase (⟨s, y⟩ ≤ 0, up to rounding) says nothing about a minimum and is left out, so u
+    always points uphill; a line search with Wolfe's conditions never makes one. Needs the parameters.
+
+    Nocedal & Wright, 2006, Algorithm 7.4; Liu & Nocedal, 1989, https://doi.org/10.1007/BF01589116
+    """
+
+    State = ScaleByLBFGSState
+
+    memory_size: PositiveInt = 10
+    "m: pairs remembered; 3 to 20 are usual."
+    scale_init_precond: Flag = True
+    "Whether γ is as above; else 1."
+
+    def init_fn(self, params: Tree) -> ScaleByLBFGSState:
+        def memory(param: Array) -> Array:
+            return numerics.zeros(param, shape=(self.memory_size, *param.shape))
+
+        return ScaleByLBFGSState(
+            count=jnp.zeros((), jnp.int32),
+            params=tree.zeros_like(params),
+            updates=tree.zeros_like(params),
+            diff_params_memory=jax.tree.map(memory, params),
+            diff_updates_memory=jax.tree.map(memory, params),
+            weights_memory=jnp.zeros(self.memory_size, scalar_dtype(params)),
+        )
+
+    def update_fn(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, ScaleByLBFGSState]:
+        newest = jnp.maximum(state.count - 1, 0) % self.memory_size
+        s = jax.tree.map(lambda new, old: new - old.astype(new.dtype), params, state.params)
+        y = jax.tree.map(lambda new, old: new - old.astype(new.dtype), updates, state.updates)
+        weight, gamma = _curvature(s, y, state.weights_memory.dtype)
+        is_pair = (state.count > 0) & (weight > 0)
+        weight = jnp.where(is_pair, weight, 0)
+
+        steps = _remember(state.diff_params_memory, s, newest, is_pair)
+        changes = _remember(state.diff_updates_memory, y, newest, is_pair)
+        weights = state.weights_memory.at[newest].set(weight)
+        if self.scale_init_precond:
+            norm = tree.norm(updates).astype(weight.dtype)
+            gamma = jnp.where(is_pair, gamma, 1 / jnp.maximum(norm, 1))
+        else:
+            gamma = jnp.ones_like(weight)
+        direction = _two_loops(updates, steps, changes, weights, gamma, newest)
+        return direction, ScaleByLBFGSState(
+            numerics.increment(state.count), _copy(params), _copy(updates), steps, changes, weights
+        )
+
+
+def _copy(x: Tree) -> Tree:
+    """The same in buffers of its own: the state may be donated together with the parameters."""
+    return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), x)
+
+
+def _curvature(s: Tree, y: Tree, dtype: Any) -> tuple[Array, Array]:
+    """ρ = 1 / ⟨s, y⟩ and γ = ⟨s, y⟩ / ⟨y, y⟩; ρ = 0 where there is no positive curvature, up to rounding."""
+    sy, ss, yy = _dot(s, y, dtype), _dot(s, s, dtype), _dot(y, y, dtype)
+    positive = (sy > jnp.finfo(dtype).eps * jnp.sqrt(ss) * jnp.sqrt(yy)) & jnp.isfinite(1 / sy)
+    safe = jnp.where(positive, sy, 1)
+    return jnp.where(positive, 1 / safe, 0), jnp.where(positive, safe / jnp.where(positive, yy, 1), 1)
+
+
+def _remember(memory: Tree, new: Tree, place: Array, is_pair: Array) -> Tree:
+    """The memory with `new` at its place, or with zeros there, for a pair of weight 0 must not hold a NaN."""
+    return jax.tree.map(lambda m, x: m.at[place].set(jnp.where(is_pair, x, 0).astype(m.dtype)), memory, new)
+
+
+def _two_loops(g: Tree, steps: Tree, changes: Tree, weights: Array, gamma: Array, newest: Array) -> Tree:
+    """The product of the estimated inverse Hessian with `g`. Pairs of weight 0 contribute nothing."""
+    memory_size, dtype = len(weights), weights.dtype
+
+    def at(memory: Tree, i: Array) -> Tree:
+        return jax.tree.map(lambda m: m[i], memory)
+
+    def first(q: Tree, i: Array) -> tuple[Tree, Array]:
+        a = weights[i] * _dot(at(steps, i), q, dtype)
+        return _add_scaled(q, -a, at(changes, i)), a
+
+    def second(r: Tree, pair: tuple[Array, Array]) -> tuple[Tree, None]:
+        i, a = pair
+        b = weights[i] * _dot(at(changes, i), r, dtype)
+        return _add_scaled(r, a - b, at(steps, i)), None
+
+    from_newest = (newest - jnp.arange(memory_size, dtype=newest.dtype)) % memory_size
+    q, a = jax.lax.scan(first, g, from_newest)
+    return jax.lax.scan(second, tree.scale(gamma, q), (from_newest, a), reverse=True)[0]
+
+
+def _dot(a: Tree, b: Tree, dtype: Any) -> Array:
+    """⟨a, b⟩ = Σ Re(ā b) over all leaves."""
+    products = jax.tree.map(lambda x, y: jnp.sum(jnp.real(jnp.conj(x) * y.astype(x.dtype))).astype(dtype), a, b)
+    return sum(jax.tree.leaves(products), jnp.zeros((), dtype))
+
+
+def _add_scaled(a: Tree, factor: Array, b: Tree) -> Tree:
+    return jax.tree.map(lambda x, y: x + y.astype(x.dtype), a, tree.scale(factor, b))
+
+
+class lbfgs(Optimizer):
+    """L-BFGS with a line search: for functions without noise, full batches and fits of a few million parameters.
+
+        u = scale_by_lbfgs(g)
+        θ ← θ − η u,   η from the line search
+
+    With the line search, `update` needs the extra arguments `value`, `grad` and `value_fn`; jit the whole step. What
+    the line search evaluated last is the value and gradient of the next step, see `value_and_grad_from_state`.
+
+    >>> import gradtx
+    >>> f = lambda x: jnp.sum((x - jnp.array([1.0, -2.0])) ** 4)
+    >>> tx, value_and_grad = gradtx.lbfgs(), gradtx.value_and_grad_from_state(f)
+    >>> @jax.jit
+    ... def step(params, state):
+    ...     value, grad = value_and_grad(params, state=state)
+    ...     updates, state = tx.update(grad, state, params, value=value, grad=grad, value_fn=f)
+    ...     return gradtx.apply_updates(params, updates), state
+    >>> params = jnp.zeros(2)
+    >>> state = tx.init(params)
+    >>> for _ in range(20):
+    ...     params, state = step(params, state)
+    >>> bool(f(params) < 1e-6)
+    True
+    """
+
+    learning_rate: Rate | None = None
+    "A factor before the line search; usually `None`, which is 1. Without line search, the step size: 0.1 to 1."
+    memory_size: PositiveInt = scale_by_lbfgs.memory_size
+    scale_init_precond: Flag = scale_by_lbfgs.scale_init_precond
+    linesearch: Inner | None = scale_by_zoom_linesearch(20, initial_guess_strategy="one")
+    "What finds the step size; `None` takes `learning_rate` as it is."
+
+    def expand(self) -> chain:
+        rate = scale(-1.0) if self.learning_rate is None else scale_by_learning_rate(self.learning_rate)
+        stages: list[Transformation] = [scale_by_lbfgs(self.memory_size, self.scale_init_precond), rate]
+        if self.linesearch is not None:
+            stages.append(self.linesearch)
+        return chain(*stages)

@@ -1,0 +1,210 @@
+"""Nadam: Adam with Nesterov's momentum, in its several forms."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core.base import Leafwise, Optimizer, Transformation, chain
+from gradtx.core.hyperparams import Decay, DType, NonNegative, Rate
+from gradtx.core.masks import Mask
+from gradtx.core.numerics import abs_sq, ema, real_dtype, sqrt, unbiased, zeros
+from gradtx.core.tree import Tree
+from gradtx.optimizers.adam import scale_by_adam
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+__all__ = [
+    "ScaleByAlgoperfNadamState",
+    "ScaleByNadamState",
+    "nadam",
+    "nadamw",
+    "nadamw_algoperf",
+    "scale_by_algoperf_nadam",
+    "scale_by_nadam",
+]
+
+
+class ScaleByNadamState(NamedTuple):
+    """The moments of Nadam, and the product of its momenta."""
+
+    count: Array
+    "int32[]: updates made so far."
+    mu: Tree
+    "Like the parameters: running mean of the gradient."
+    nu: Tree
+    "Like the parameters, real: running mean of its square."
+    mu_product: Tree
+    "A scalar for each leaf, the same for all: the product of the momenta so far."
+
+
+class scale_by_nadam(Leafwise):
+    """Adam with Nesterov's momentum, which grows from β₁ / 2 to β₁ on a schedule of its own.
+
+        μₜ = β₁ (1 − ½ · 0.96^(ψ t)),   Pₜ = μ₁ μ₂ … μₜ
+        m ← β₁ m + (1 − β₁) g
+        v ← β₂ v + (1 − β₂) |g|²      v̂ = v / (1 − β₂ᵗ)
+        u = [μₜ₊₁ m / (1 − Pₜ μₜ₊₁) + (1 − μₜ) g / (1 − Pₜ)] / (√(v̂ + ε₀) + ε)
+
+    Torch and Keras 2 have ψ = 0.004, by which the momentum grows over some 25 000 steps; Keras 3 has ψ = 1, some 100.
+    Without the schedule it is `scale_by_adam(nesterov=True)`. Dozat, 2016,
+    https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ
+    """
+
+    State = ScaleByNadamState
+
+    b1: Decay = scale_by_adam.b1
+    "Decay rate of the first moment, and the momentum in the end."
+    b2: Decay = scale_by_adam.b2
+    "Decay rate of the second moment."
+    eps: NonNegative = scale_by_adam.eps
+    "Added to the denominator, outside the root."
+    eps_root: NonNegative = scale_by_adam.eps_root
+    "Added inside the root."
+    mu_dtype: DType | None = scale_by_adam.mu_dtype
+    "Dtype of the first moment; by default that of the computation."
+    momentum_decay: NonNegative = 4e-3
+    "ψ, the pace at which the momentum grows."
+
+    def init_leaf(self, param: Array) -> tuple[Array, Array, Array]:
+        nu = jnp.real(zeros(param))
+        return zeros(param, self.mu_dtype), nu, jnp.ones((), real_dtype(nu.dtype))
+
+    def leaf(self, g: Array, mu: Array, nu: Array, mu_product: Array, *, t: Array) -> tuple[Array, Array, Array, Array]:
+        now, ahead = self._momentum(t), self._momentum(t + 1)
+        product = mu_product * now
+        mu = ema(mu, g, self.b1)
+        nu = ema(nu, abs_sq(g), self.b2)
+        of_mu, of_g = ahead / (1 - product * ahead), (1 - now) / (1 - product)
+        mean = of_mu.astype(mu.dtype) * mu + of_g.astype(g.dtype) * g
+        return mean / (sqrt(unbiased(nu, self.b2, t) + self.eps_root) + self.eps), mu, nu, product
+
+    def _momentum(self, t: Array) -> Array:
+        return self.b1 * (1 - 0.5 * 0.96 ** (self.momentum_decay * t))
+
+
+class nadam(Optimizer):
+    """Adam with Nesterov's momentum, then a step of size `learning_rate`.
+
+    The momentum is constant, as in optax, unless `momentum_decay` is given: 0.004 for torch and Keras 2, 1.0 for
+    Keras 3.
+
+    >>> import gradtx
+    >>> gradtx.nadam(2e-3, momentum_decay=4e-3).expanded
+    chain(scale_by_nadam(), scale_by_learning_rate(0.002))
+    """
+
+    learning_rate: Rate
+    "Step size; 1e-3 to 2e-3 are usual."
+    b1: Decay = scale_by_nadam.b1
+    b2: Decay = scale_by_nadam.b2
+    eps: NonNegative = scale_by_nadam.eps
+    eps_root: NonNegative = scale_by_nadam.eps_root
+    mu_dtype: DType | None = scale_by_nadam.mu_dtype
+    momentum_decay: NonNegative | None = None
+    "ψ of the momentum's schedule; `None` for a constant momentum."
+
+    def expand(self) -> chain:
+        return chain(_nesterov_adam(self), scale_by_learning_rate(self.learning_rate))
+
+
+class nadamw(Optimizer):
+    """`nadam` with decoupled weight decay, as in `adamw`.
+
+    θ ← θ − η (u + λ θ)
+    """
+
+    learning_rate: Rate
+    "Step size; 1e-3 to 2e-3 are usual."
+    b1: Decay = scale_by_nadam.b1
+    b2: Decay = scale_by_nadam.b2
+    eps: NonNegative = scale_by_nadam.eps
+    eps_root: NonNegative = scale_by_nadam.eps_root
+    mu_dtype: DType | None = scale_by_nadam.mu_dtype
+    weight_decay: NonNegative = 1e-4
+    "λ, multiplied by the learning rate."
+    mask: Mask = None
+    "The leaves to decay, all by default; usually not biases and norms."
+    momentum_decay: NonNegative | None = nadam.momentum_decay
+    "ψ of the momentum's schedule; `None` for a constant momentum."
+
+    def expand(self) -> chain:
+        return chain(
+            _nesterov_adam(self),
+            add_decayed_weights(self.weight_decay, self.mask),
+            scale_by_learning_rate(self.learning_rate),
+        )
+
+
+def _nesterov_adam(own: nadam | nadamw) -> Transformation:
+    if own.momentum_decay is None:
+        return scale_by_adam(own.b1, own.b2, own.eps, own.eps_root, own.mu_dtype, nesterov=True)
+    return scale_by_nadam(own.b1, own.b2, own.eps, own.eps_root, own.mu_dtype, own.momentum_decay)
+
+
+class ScaleByAlgoperfNadamState(NamedTuple):
+    """The two moments of AlgoPerf's Nadam."""
+
+    count: Array
+    "int32[]: updates made so far."
+    mu: Tree
+    "Like the parameters: running mean of the gradient."
+    nu: Tree
+    "Like the parameters, real: running mean of its square."
+
+
+class scale_by_algoperf_nadam(Leafwise):
+    """Adam with Nesterov's momentum, one bias correction for both of its terms.
+
+        m ← β₁ m + (1 − β₁) g
+        v ← β₂ v + (1 − β₂) |g|²      v̂ = v / (1 − β₂ᵗ)
+        u = [β₁ m + (1 − β₁) g] / (1 − β₁ᵗ) / (√(v̂ + ε₀) + ε)
+
+    `scale_by_adam(nesterov=True)` corrects m by 1 − β₁ᵗ⁺¹, which is smaller in the first steps. The NadamW baseline of
+    the AlgoPerf benchmark: Dahl et al., 2023, https://arxiv.org/abs/2306.07179
+    """
+
+    State = ScaleByAlgoperfNadamState
+
+    b1: Decay = scale_by_adam.b1
+    "Decay rate of the first moment."
+    b2: Decay = scale_by_adam.b2
+    "Decay rate of the second moment."
+    eps: NonNegative = scale_by_adam.eps
+    "Added to the denominator, outside the root."
+    eps_root: NonNegative = scale_by_adam.eps_root
+    "Added inside the root."
+    mu_dtype: DType | None = scale_by_adam.mu_dtype
+    "Dtype of the first moment; by default that of the computation."
+
+    def init_leaf(self, param: Array) -> tuple[Array, Array]:
+        return zeros(param, self.mu_dtype), jnp.real(zeros(param))
+
+    def leaf(self, g: Array, mu: Array, nu: Array, *, t: Array) -> tuple[Array, Array, Array]:
+        mu = ema(mu, g, self.b1)
+        nu = ema(nu, abs_sq(g), self.b2)
+        mean = unbiased(ema(mu, g, self.b1), self.b1, t)
+        return mean / (sqrt(unbiased(nu, self.b2, t) + self.eps_root) + self.eps), mu, nu
+
+
+class nadamw_algoperf(Optimizer):
+    """The NadamW baseline of the AlgoPerf benchmark: `scale_by_algoperf_nadam` with decoupled weight decay."""
+
+    learning_rate: Rate
+    "Step size; 1e-3 is usual."
+    b1: Decay = scale_by_algoperf_nadam.b1
+    b2: Decay = scale_by_algoperf_nadam.b2
+    eps: NonNegative = scale_by_algoperf_nadam.eps
+    eps_root: NonNegative = scale_by_algoperf_nadam.eps_root
+    mu_dtype: DType | None = scale_by_algoperf_nadam.mu_dtype
+    weight_decay: NonNegative = 1e-2
+    "λ, multiplied by the learning rate."
+    mask: Mask = None
+    "The leaves to decay, all by default; usually not biases and norms."
+
+    def expand(self) -> chain:
+        return chain(
+            scale_by_algoperf_nadam(self.b1, self.b2, self.eps, self.eps_root, self.mu_dtype),
+            add_decayed_weights(self.weight_decay, self.mask),
+            scale_by_learning_rate(self.learning_rate),
+        )

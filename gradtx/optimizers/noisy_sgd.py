@@ -1,0 +1,29 @@
+"""Gradient descent with noise that dies away."""
+
+from gradtx.core.base import Optimizer, chain
+from gradtx.core.hyperparams import NonNegative, Rate
+from gradtx.transforms.noise import Key, add_noise
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+__all__ = ["noisy_sgd"]
+
+
+class noisy_sgd(Optimizer):
+    """`add_noise`, then a step of size `learning_rate`.
+
+        θ ← θ − η (g + n),   n ~ N(0, s / tᵞ)
+
+    Neelakantan et al., 2015. https://arxiv.org/abs/1511.06807
+    """
+
+    learning_rate: Rate
+    "Step size η; 0.1 to 0.01 are usual."
+    eta: NonNegative = 0.01
+    "Variance s of the first step's noise."
+    gamma: NonNegative = 0.55
+    "Exponent γ of its fall."
+    key: Key = add_noise.key
+    "A seed or a key. Runs that should differ need different ones."
+
+    def expand(self) -> chain:
+        return chain(add_noise(self.eta, self.gamma, self.key), scale_by_learning_rate(self.learning_rate))

@@ -1,0 +1,85 @@
+"""NovoGrad: gradients normalised leaf by leaf, then momentum."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core.base import Leafwise, Optimizer, chain
+from gradtx.core.hyperparams import Decay, DType, Flag, NonNegative, Rate
+from gradtx.core.numerics import abs_sq, ema, real_dtype, sqrt, zeros
+from gradtx.core.tree import Tree
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+__all__ = ["ScaleByNovogradState", "novograd", "scale_by_novograd"]
+
+
+class ScaleByNovogradState(NamedTuple):
+    """The two moments of NovoGrad."""
+
+    count: Array
+    "int32[]: updates made so far."
+    mu: Tree
+    "Like the parameters: decaying sum of the normalised gradients."
+    nu: Tree
+    "A scalar for each leaf: running mean of its squared norm."
+
+
+class scale_by_novograd(Leafwise):
+    """Divide each leaf's gradient by a running root mean square of its norm, then sum up with decay.
+
+        v ← β₂ v + (1 − β₂) ‖g‖²,   v = ‖g‖² at first
+        m ← β₁ m + g / (√(v + ε₀) + ε) + λ θ
+        u = m
+
+    With `grad_averaging` the new term is weighed by 1 − β₁. Ginsburg et al., 2019, Algorithm 1,
+    https://arxiv.org/abs/1905.11286; NVIDIA's recipes have β₁ = 0.95, β₂ = 0.98. Needs the parameters.
+    """
+
+    State = ScaleByNovogradState
+    elementwise = False
+
+    b1: Decay = 0.9
+    "Decay rate of the momentum; 0.95 is usual too."
+    b2: Decay = 0.25
+    "Decay rate of the squared norm; 0.25 to 0.98."
+    eps: NonNegative = 1e-8
+    "Added to the denominator, outside the root."
+    eps_root: NonNegative = 0.0
+    "Added inside the root."
+    weight_decay: NonNegative = 0.0
+    "λ, inside the momentum and so times the learning rate; 1e-3 is usual."
+    mu_dtype: DType | None = None
+    "Dtype of the momentum; by default that of the computation."
+    grad_averaging: Flag = False
+    "Whether the momentum is a mean rather than a sum."
+
+    def init_leaf(self, param: Array) -> tuple[Array, Array]:
+        return zeros(param, self.mu_dtype), jnp.zeros((), real_dtype(zeros(param).dtype))
+
+    def leaf(self, g: Array, mu: Array, nu: Array, *, t: Array, param: Array) -> tuple[Array, Array, Array]:
+        square = jnp.sum(abs_sq(g))
+        nu = jnp.where(t > 1, ema(nu, square, self.b2), square)
+        direction = g / (sqrt(nu + self.eps_root) + self.eps) + self.weight_decay * param
+        mu = ema(mu, direction, self.b1) if self.grad_averaging else self.b1 * mu + direction
+        return mu, mu, nu
+
+
+class novograd(Optimizer):
+    """NovoGrad: `scale_by_novograd`, then a step of size `learning_rate`."""
+
+    learning_rate: Rate
+    "Step size; 1e-2 is usual."
+    b1: Decay = scale_by_novograd.b1
+    b2: Decay = scale_by_novograd.b2
+    eps: NonNegative = 1e-6
+    "Added to the denominator, outside the root."
+    eps_root: NonNegative = scale_by_novograd.eps_root
+    weight_decay: NonNegative = scale_by_novograd.weight_decay
+    grad_averaging: Flag = scale_by_novograd.grad_averaging
+
+    def expand(self) -> chain:
+        stage = scale_by_novograd(
+            self.b1, self.b2, self.eps, self.eps_root, self.weight_decay, grad_averaging=self.grad_averaging
+        )
+        return chain(stage, scale_by_learning_rate(self.learning_rate))

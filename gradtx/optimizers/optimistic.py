@@ -1,0 +1,137 @@
+"""Optimistic gradient descent and optimistic Adam, for games and saddle points."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core import numerics, tree
+from gradtx.core.base import GradientTransformation, Optimizer, chain
+from gradtx.core.hyperparams import Decay, DType, Flag, NonNegative, Rate
+from gradtx.core.tree import Tree
+from gradtx.optimizers.adam import scale_by_adam
+from gradtx.transforms.scaling import scale, scale_by_learning_rate
+
+__all__ = [
+    "ScaleByOptimisticGradientState",
+    "optimistic_adam",
+    "optimistic_adam_v2",
+    "optimistic_gradient_descent",
+    "scale_by_optimistic_gradient",
+]
+
+
+class ScaleByOptimisticGradientState(NamedTuple):
+    """The gradient before."""
+
+    is_initial_step: Array
+    "bool[]: whether there is none yet."
+    previous_gradient: Tree
+    "Like the parameters: gₜ₋₁."
+
+
+class scale_by_optimistic_gradient(GradientTransformation):
+    """Add to the gradient its last change, as if it would change so again.
+
+        u = α g + β (g − gₜ₋₁),   g₀ = g₁
+
+    Mokhtari, Ozdaglar & Pattathil, 2019, Section 1. https://arxiv.org/abs/1901.08511
+    """
+
+    State = ScaleByOptimisticGradientState
+    elementwise = True
+
+    alpha: NonNegative = 1.0
+    "Weight α of the gradient."
+    beta: NonNegative = 1.0
+    "Weight β of its change, the optimism."
+
+    def init_fn(self, params: Tree) -> ScaleByOptimisticGradientState:
+        return ScaleByOptimisticGradientState(jnp.ones((), bool), jax.tree.map(numerics.zeros, params))
+
+    def update_fn(self, updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, ScaleByOptimisticGradientState]:
+        def change(g: Array, previous: Array) -> Array:
+            return jnp.where(state.is_initial_step, 0, g - previous.astype(g.dtype))
+
+        changes = jax.tree.map(change, updates, state.previous_gradient)
+        scaled, ahead = tree.scale(self.alpha, updates), tree.scale(self.beta, changes)
+        new_state = ScaleByOptimisticGradientState(jnp.zeros((), bool), updates)
+        return jax.tree.map(jnp.add, scaled, ahead), new_state
+
+
+class optimistic_gradient_descent(Optimizer):
+    """Gradient descent that looks ahead by the gradient's last change; on bilinear games, where plain descent
+    circles, its last iterate converges.
+
+        θ ← θ − η (α g + β (g − gₜ₋₁))
+
+    Mokhtari, Ozdaglar & Pattathil, 2019. https://arxiv.org/abs/1901.08511
+    """
+
+    learning_rate: Rate
+    "Step size; below half the inverse of the gradient's Lipschitz constant."
+    alpha: NonNegative = scale_by_optimistic_gradient.alpha
+    beta: NonNegative = scale_by_optimistic_gradient.beta
+
+    def expand(self) -> chain:
+        return chain(scale_by_optimistic_gradient(self.alpha, self.beta), scale_by_learning_rate(self.learning_rate))
+
+
+class optimistic_adam(Optimizer):
+    """Adam that looks ahead by its direction's last change.
+
+        r = Adam's direction
+        θ ← θ − η r − o (r − rₜ₋₁)
+
+    Daskalakis et al., 2017, Algorithm 1, https://arxiv.org/abs/1711.00141, with Nesterov's form of r by default, as
+    in optax; the paper's is `nesterov=False`.
+    """
+
+    learning_rate: Rate
+    "Step size η; 1e-3 is usual."
+    optimism: NonNegative | None = None
+    "o; by default η, as in the paper."
+    b1: Decay = scale_by_adam.b1
+    b2: Decay = scale_by_adam.b2
+    eps: NonNegative = scale_by_adam.eps
+    eps_root: NonNegative = scale_by_adam.eps_root
+    mu_dtype: DType | None = scale_by_adam.mu_dtype
+    nesterov: Flag = True
+    "Whether r looks one step ahead."
+
+    def expand(self) -> chain:
+        optimism = self.learning_rate if self.optimism is None else self.optimism
+        return chain(
+            scale_by_adam(self.b1, self.b2, self.eps, self.eps_root, self.mu_dtype, self.nesterov),
+            scale_by_optimistic_gradient(self.learning_rate, optimism),
+            scale(-1.0),
+        )
+
+
+class optimistic_adam_v2(Optimizer):
+    """`optimistic_adam` whose optimism is relative to the learning rate.
+
+        r = Adam's direction
+        θ ← θ − η (α r + β (r − rₜ₋₁))
+
+    Daskalakis et al., 2017. https://arxiv.org/abs/1711.00141
+    """
+
+    learning_rate: Rate
+    "Step size η; 1e-3 is usual."
+    alpha: NonNegative = scale_by_optimistic_gradient.alpha
+    beta: NonNegative = scale_by_optimistic_gradient.beta
+    b1: Decay = scale_by_adam.b1
+    b2: Decay = scale_by_adam.b2
+    eps: NonNegative = scale_by_adam.eps
+    eps_root: NonNegative = scale_by_adam.eps_root
+    mu_dtype: DType | None = scale_by_adam.mu_dtype
+    nesterov: Flag = optimistic_adam.nesterov
+
+    def expand(self) -> chain:
+        return chain(
+            scale_by_adam(self.b1, self.b2, self.eps, self.eps_root, self.mu_dtype, self.nesterov),
+            scale_by_optimistic_gradient(self.alpha, self.beta),
+            scale_by_learning_rate(self.learning_rate),
+        )

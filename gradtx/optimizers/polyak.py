@@ -1,0 +1,79 @@
+"""Polyak's step size: as long as the loss's distance from its minimum allows."""
+
+from typing import Annotated, Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core import tree
+from gradtx.core.base import EmptyState, GradientTransformation, Optimizer, chain
+from gradtx.core.hyperparams import Choice, NonNegative, Number, Rate
+from gradtx.core.tree import Tree
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+__all__ = ["polyak_sgd", "scale_by_polyak"]
+
+Variant = Annotated[str, Choice("sps", "sps+")]
+"Which gap to the minimum counts: any, or only a positive one."
+
+
+class scale_by_polyak(GradientTransformation):
+    """Scale the gradient by Polyak's step size. Needs the extra argument `value`, the loss.
+
+        u = min((f − f*) / (‖g‖² + ε), γ) g,   "sps+" with max(f − f*, 0)
+
+    Zero gradients give zero updates. With `"sps"` a loss below `f_min` steps uphill. A leaf with a non-finite element
+    does not count in the norm, so that it spoils no other leaf.
+
+    Loizou et al., 2020, https://arxiv.org/abs/2002.10542; "sps+": Garrigos et al., 2023,
+    https://arxiv.org/abs/2307.14528
+    """
+
+    takes_half_precision = True
+
+    f_min: Number = 0.0
+    "f*, a lower bound of the loss; 0 for models that can fit the data."
+    max_learning_rate: Rate = 1.0
+    "γ, the largest step size."
+    eps: NonNegative = 0.0
+    "ε."
+    variant: Variant = "sps"
+    "`'sps'`, or `'sps+'`, which never steps uphill."
+
+    def update_fn(self, updates: Tree, state: Any, params: Tree = None, *, value: Array) -> tuple[Tree, EmptyState]:
+        norm = tree.finite_norm(updates)
+        f_min, limit, eps = (jnp.asarray(x, norm.dtype) for x in (self.f_min, self.max_learning_rate, self.eps))
+        gap = jnp.asarray(value, norm.dtype) - f_min
+        if self.variant == "sps+":
+            gap = jnp.maximum(gap, 0)
+        square = norm * norm + eps
+        short = gap < limit * square  # compared by multiplication: the square may be 0, or overflow
+        return tree.scale(jnp.where(short, gap / jnp.where(square > 0, square, 1), limit), updates), state
+
+
+class polyak_sgd(Optimizer):
+    """Gradient descent with Polyak's step size. Needs the extra argument `value`, the loss.
+
+        θ ← θ − s min((f − f*) / (‖g‖² + ε), γ) g
+
+    As optax documents it; what optax computes has ‖s g‖² for ‖g‖², so that a smaller s makes longer steps.
+
+    >>> import gradtx
+    >>> tx = polyak_sgd()
+    >>> params = jnp.array([3.0, 4.0])
+    >>> tx.update(2 * params, tx.init(params), params, value=25.0)[0]
+    Array([-1.5, -2. ], dtype=float32)
+    """
+
+    max_learning_rate: Rate = scale_by_polyak.max_learning_rate
+    scaling: Rate = 1.0
+    "A factor, or a schedule of it, for the whole; 0.5 is safer with noisy gradients."
+    f_min: Number = scale_by_polyak.f_min
+    eps: NonNegative = scale_by_polyak.eps
+    variant: Variant = scale_by_polyak.variant
+
+    def expand(self) -> chain:
+        return chain(
+            scale_by_polyak(self.f_min, self.max_learning_rate, self.eps, self.variant),
+            scale_by_learning_rate(self.scaling),
+        )

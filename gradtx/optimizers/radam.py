@@ -1,0 +1,116 @@
+"""RAdam: Adam that waits until its second moment can be trusted."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core.base import Leafwise, Optimizer, chain
+from gradtx.core.hyperparams import Decay, Flag, NonNegative, Rate
+from gradtx.core.numerics import abs_sq, ema, sqrt, unbiased, zeros
+from gradtx.core.tree import Tree
+from gradtx.optimizers.adam import corrected_mean, scale_by_adam
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+__all__ = ["ScaleByRadamState", "radam", "scale_by_radam"]
+
+
+class ScaleByRadamState(NamedTuple):
+    """The two moments of RAdam."""
+
+    count: Array
+    "int32[]: updates made so far."
+    mu: Tree
+    "Like the parameters: running mean of the gradient."
+    nu: Tree
+    "Like the parameters, real: running mean of its square."
+
+
+class scale_by_radam(Leafwise):
+    """Adam, rectified for the variance of its denominator; the mere mean of the gradient until that is finite.
+
+        m ← β₁ m + (1 − β₁) g         m̂ = m / (1 − β₁ᵗ)
+        v ← β₂ v + (1 − β₂) |g|²      v̂ = v / (1 − β₂ᵗ)
+        ρ∞ = 2 / (1 − β₂) − 1         ρ = ρ∞ − 2 t β₂ᵗ / (1 − β₂ᵗ)
+        r = √[(ρ − 4) (ρ − 2) ρ∞ / ((ρ∞ − 4) (ρ∞ − 2) ρ)]
+        u = r m̂ / (√(v̂ + ε₀) + ε) if ρ ≥ `threshold`, else m̂
+
+    Liu et al., 2019, Algorithm 2. https://arxiv.org/abs/1908.03265. With β₂ ≤ 2/3 it never rectifies.
+    """
+
+    State = ScaleByRadamState
+
+    b1: Decay = scale_by_adam.b1
+    "Decay rate of the first moment."
+    b2: Decay = scale_by_adam.b2
+    "Decay rate of the second moment."
+    eps: NonNegative = scale_by_adam.eps
+    "Added to the denominator, outside the root."
+    eps_root: NonNegative = scale_by_adam.eps_root
+    "Added inside the root."
+    threshold: NonNegative = 5.0
+    "The smallest ρ at which to rectify; at least 4, and 5 in the authors' code."
+    nesterov: Flag = scale_by_adam.nesterov
+    "Whether to look one step ahead."
+
+    def init_leaf(self, param: Array) -> tuple[Array, Array]:
+        return zeros(param), jnp.real(zeros(param))
+
+    def leaf(self, g: Array, mu: Array, nu: Array, *, t: Array) -> tuple[Array, Array, Array]:
+        mu = ema(mu, g, self.b1)
+        nu = ema(nu, abs_sq(g), self.b2)
+        mean = corrected_mean(mu, g, self.b1, t, self.nesterov)
+        root = sqrt(unbiased(nu, self.b2, t) + self.eps_root) + self.eps
+        return rectified(mean, root, self.b2, t, self.threshold), mu, nu
+
+
+def rectified(mean: Array, root: Array, b2: Any, t: Array, threshold: Any) -> Array:
+    """R times mean / root where ρ is at least `threshold`, else the mean."""
+    rho_inf, rho = _independent_gradients(b2, t)
+    trusted = rho >= jnp.maximum(threshold, 4.0)
+    rest = jnp.maximum((rho_inf - 4) * (rho_inf - 2), 1e-6)  # positive whenever a ρ < ρ∞ can be trusted
+    rho = jnp.where(trusted, rho, 4)
+    r = sqrt((rho - 4) * (rho - 2) / rho * (rho_inf / rest))
+    return jnp.where(trusted, r * mean / jnp.where(trusted, root, 1), mean)
+
+
+def _independent_gradients(b2: Any, t: Array) -> tuple[Any, Array]:
+    """ρ∞ and ρ: of how many independent gradients the second moment is worth in the end, and after t updates.
+
+    The formula subtracts two numbers near ρ∞ while ρ is small, just where it decides. With L = −log β₂ and y = L t / 2
+    it is ρ = (ρ∞ − 2 / L) + t − (2 / L) (y coth y − 1), whose last term has a short series in y².
+    """
+    if isinstance(b2, jax.Array):
+        b2 = jnp.maximum(b2, 1e-6)
+        rate = -jnp.log(b2)
+    else:
+        b2 = max(b2, 1e-6)
+        rate = -math.log(b2)
+    rho_inf = 2 / (1 - b2) - 1
+    y = jnp.minimum(rate * t / 2, 40)
+    square = jnp.minimum(y, 0.5) ** 2
+    series = square * (1 / 3 - square * (1 / 45 - square * (2 / 945 - square / 4725)))
+    early = (rho_inf - 2 / rate) + t - 2 / rate * series
+    late = rho_inf - 4 / rate * (y / jnp.expm1(2 * y))
+    return rho_inf, jnp.where(y < 0.5, early, late)
+
+
+class radam(Optimizer):
+    """RAdam: `scale_by_radam`, then a step of size `learning_rate`."""
+
+    learning_rate: Rate
+    "Step size; 1e-3 is usual, without warm-up."
+    b1: Decay = scale_by_radam.b1
+    b2: Decay = scale_by_radam.b2
+    eps: NonNegative = scale_by_radam.eps
+    eps_root: NonNegative = scale_by_radam.eps_root
+    threshold: NonNegative = scale_by_radam.threshold
+    nesterov: Flag = scale_by_radam.nesterov
+
+    def expand(self) -> chain:
+        return chain(
+            scale_by_radam(self.b1, self.b2, self.eps, self.eps_root, self.threshold, self.nesterov),
+            scale_by_learning_rate(self.learning_rate),
+        )

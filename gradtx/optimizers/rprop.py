@@ -1,0 +1,85 @@
+"""Rprop: step sizes of their own, adapted by the signs of the gradients alone. For full batches."""
+
+from typing import Annotated, Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core.base import Leafwise, Optimizer, chain
+from gradtx.core.hyperparams import NonNegative, Rate, Real
+from gradtx.core.numerics import zeros
+from gradtx.core.tree import Tree
+from gradtx.transforms.scaling import scale
+
+__all__ = ["ScaleByRpropState", "rprop", "scale_by_rprop"]
+
+Shrink = Annotated[Any, Real("(0, 1]", 0.5)]
+"A factor that does not enlarge."
+Grow = Annotated[Any, Real("[1, ∞)", 1.2)]
+"A factor that does not diminish."
+
+
+class ScaleByRpropState(NamedTuple):
+    """What Rprop knows of every element."""
+
+    step_sizes: Tree
+    "Like the parameters: the present step size."
+    prev_updates: Tree
+    "Like the parameters: the last gradient, 0 after a change of sign."
+
+
+class scale_by_rprop(Leafwise):
+    """Step sizes that grow while the gradient keeps its sign and shrink when it changes: iRprop−.
+
+        s = sign(g gₜ₋₁)
+        Δ ← min(max(Δ · (η⁺ if s > 0, η⁻ if s < 0, else 1), Δₘᵢₙ), Δₘₐₓ)
+        u = Δ sign(g) where s ≥ 0;   where s < 0, u = 0 and g is remembered as 0
+
+    The updates are step sizes with the sign of the gradient. As in the paper and in torch, the step is taken on the
+    gradient that gave it; optax's Rprop begins with a zero update and stays one step late.
+
+    Riedmiller & Braun, 1993; Igel & Hüsken, 2003, iRprop−. https://doi.org/10.1016/S0925-2312(01)00700-7
+    """
+
+    State = ScaleByRpropState
+
+    learning_rate: Rate
+    "The step size Δ of every element at the start."
+    eta_minus: Shrink = 0.5
+    "η⁻."
+    eta_plus: Grow = 1.2
+    "η⁺."
+    min_step_size: NonNegative = 1e-6
+    "Δₘᵢₙ."
+    max_step_size: NonNegative = 50.0
+    "Δₘₐₓ."
+
+    def init_leaf(self, param: Array) -> tuple[Array, Array]:
+        if jnp.iscomplexobj(param):
+            raise TypeError("scale_by_rprop: a complex gradient has no sign; keep real and imaginary parts apart")
+        start = zeros(param)
+        return start + jnp.asarray(self.learning_rate, start.dtype), start
+
+    def leaf(self, g: Array, step_sizes: Array, prev_updates: Array) -> tuple[Array, Array, Array]:
+        agreement = jnp.sign(g) * jnp.sign(prev_updates)
+        factor = jnp.where(agreement > 0, self.eta_plus, jnp.where(agreement < 0, self.eta_minus, 1.0))
+        step_sizes = jnp.clip(step_sizes * factor.astype(g.dtype), self.min_step_size, self.max_step_size)
+        g = jnp.where(agreement < 0, 0, g)
+        return step_sizes * jnp.sign(g), step_sizes, g
+
+
+class rprop(Optimizer):
+    """Rprop: `scale_by_rprop`, against the gradient. For full batches: noise in the signs ruins the step sizes."""
+
+    learning_rate: Rate
+    "The step size of every element at the start; 1e-2 is usual."
+    eta_minus: Shrink = scale_by_rprop.eta_minus
+    eta_plus: Grow = scale_by_rprop.eta_plus
+    min_step_size: NonNegative = scale_by_rprop.min_step_size
+    max_step_size: NonNegative = scale_by_rprop.max_step_size
+
+    def expand(self) -> chain:
+        return chain(
+            scale_by_rprop(self.learning_rate, self.eta_minus, self.eta_plus, self.min_step_size, self.max_step_size),
+            scale(-1.0),
+        )

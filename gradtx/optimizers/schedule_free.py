@@ -1,0 +1,192 @@
+"""Schedule-free SGD, AdamW and RAdam: averaging in the place of a decaying schedule and of momentum."""
+
+from typing import Annotated, Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core.base import Leafwise, Optimizer, Transformation, chain
+from gradtx.core.hyperparams import Decay, DType, Flag, NonNegative, NonNegativeInt, Rate, Real, is_schedule
+from gradtx.core.numerics import abs_sq, ema, sqrt, unbiased, zeros
+from gradtx.core.tree import Tree
+from gradtx.optimizers.adam import scale_by_adam
+from gradtx.optimizers.radam import _independent_gradients
+from gradtx.optimizers.rmsprop import scale_by_rms
+from gradtx.schedules.base import Schedule
+from gradtx.schedules.basic import linear_schedule
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.wrappers.schedule_free import Interpolation, schedule_free
+
+__all__ = [
+    "ScaleByRectifiedRmsState",
+    "rectified_schedule",
+    "scale_by_rectified_rms",
+    "schedule_free_adamw",
+    "schedule_free_radam",
+    "schedule_free_sgd",
+]
+
+
+class schedule_free_sgd(Optimizer):
+    """Gradient descent inside `schedule_free`.
+
+        u = g + λ y,   z ← z − η u
+
+    Defazio et al., 2024. https://arxiv.org/abs/2405.15682. Evaluate at `eval_params(state, params)`.
+    """
+
+    learning_rate: Rate = 1.0
+    "η; larger than with momentum, 1 to 50 times as large."
+    warmup_steps: NonNegativeInt | None = None
+    "Steps until η is reached: the first step has η / W, the W-th has η."
+    b1: Interpolation = schedule_free.b1
+    "β; 0.9 to 0.98. It takes the place of momentum."
+    weight_decay: NonNegative | None = None
+    "λ, multiplied by the learning rate."
+    weight_lr_power: NonNegative = schedule_free.weight_lr_power
+    state_dtype: DType | None = schedule_free.state_dtype
+    r: NonNegative = schedule_free.r
+
+    def expand(self) -> schedule_free:
+        return _schedule_free(self, [], warm_up(self.learning_rate, self.warmup_steps))
+
+
+class schedule_free_adamw(Optimizer):
+    """AdamW without its first moment inside `schedule_free`.
+
+        v ← β₂ v + (1 − β₂) |g|²
+        u = g / (√(v / (1 − β₂ᵗ)) + ε) + λ y,   z ← z − η u
+
+    Defazio et al., 2024. https://arxiv.org/abs/2405.15682. Evaluate at `eval_params(state, params)`.
+    """
+
+    learning_rate: Rate = 0.0025
+    "η; 1 to 10 times as large as with a schedule."
+    warmup_steps: NonNegativeInt | None = None
+    "Steps until η is reached: the first step has η / W, the W-th has η. A warm-up is advised."
+    b1: Interpolation = schedule_free.b1
+    "β; 0.9 to 0.98. It takes the place of momentum."
+    b2: Decay = scale_by_adam.b2
+    eps: NonNegative = scale_by_adam.eps
+    weight_decay: NonNegative = 0.0
+    "λ, multiplied by the learning rate."
+    weight_lr_power: NonNegative = schedule_free.weight_lr_power
+    state_dtype: DType | None = schedule_free.state_dtype
+    r: NonNegative = schedule_free.r
+
+    def expand(self) -> schedule_free:
+        rms = scale_by_rms(self.b2, self.eps, eps_in_sqrt=False, bias_correction=True)
+        return _schedule_free(self, [rms], warm_up(self.learning_rate, self.warmup_steps))
+
+
+class ScaleByRectifiedRmsState(NamedTuple):
+    """The second moment of schedule-free RAdam."""
+
+    count: Array
+    "int32[]: updates made so far."
+    nu: Tree
+    "Like the parameters, real: running mean of the squared gradient."
+
+
+class scale_by_rectified_rms(Leafwise):
+    """Divide by a running root mean square of the gradient once that can be trusted; till then change nothing.
+
+        v ← β v + (1 − β) |g|²
+        u = g / (√(v / (1 − βᵗ)) + ε) if ρ > 4, else g;   ρ as in `rectified_schedule`
+
+    Liu et al., 2019, without the first moment. https://arxiv.org/abs/1908.03265
+    """
+
+    State = ScaleByRectifiedRmsState
+
+    decay: Decay = scale_by_adam.b2
+    "β."
+    eps: NonNegative = scale_by_adam.eps
+    "Added to the denominator, outside the root."
+
+    def init_leaf(self, param: Array) -> tuple[Array]:
+        return (jnp.real(zeros(param)),)
+
+    def leaf(self, g: Array, nu: Array, *, t: Array) -> tuple[Array, Array]:
+        nu = ema(nu, abs_sq(g), self.decay)
+        root = sqrt(unbiased(nu, self.decay, t)) + self.eps
+        trusted = _independent_gradients(self.decay, t)[1] > 4
+        return jnp.where(trusted, g / jnp.where(trusted, root, 1), g), nu
+
+
+class NumberOrSchedule:
+    """The kind of a schedule's hyper-parameter that may be a schedule itself."""
+
+    numeric = False
+
+    def __init__(self, kind: Real) -> None:
+        self.example, self.convert = kind.example, kind.convert
+
+
+class rectified_schedule(Schedule):
+    """RAdam's learning rate: small while Adam's denominator rests on few gradients.
+
+        ρ∞ = 2 / (1 − β) − 1,   ρ = ρ∞ − 2 k βᵏ / (1 − βᵏ),   k = t + 1
+        s(t) = s₀ √[(ρ − 4) (ρ − 2) ρ∞ / ((ρ∞ − 4) (ρ∞ − 2) ρ)] if ρ > 4, before that 0 or s₀
+
+    Liu et al., 2019, Algorithm 2. https://arxiv.org/abs/1908.03265. Step 0 has rate 0 if `silent`.
+    """
+
+    init_value: Annotated[Any, NumberOrSchedule(Real("[0, ∞)", 0.1))]
+    "s₀, or a schedule of it."
+    decay: Annotated[Any, NumberOrSchedule(Real("[0, 1)", 0.9))] = scale_by_adam.b2
+    "β of the second moment, or a schedule of it."
+    silent: Flag = True
+    "Whether the rate is 0, rather than s₀, before the rectification begins."
+
+    def at(self, t: Array) -> Any:
+        start, decay = (x(t.astype(jnp.int32)) if is_schedule(x) else x for x in (self.init_value, self.decay))
+        rho_inf, rho = _independent_gradients(decay, t + 1)
+        trusted = rho > 4
+        rest = jnp.maximum((rho_inf - 4) * (rho_inf - 2), 1e-6)  # positive whenever a ρ < ρ∞ can be trusted
+        rho = jnp.where(trusted, rho, 4)
+        factor = sqrt((rho - 4) * (rho - 2) / rho * (rho_inf / rest))
+        return start * jnp.where(trusted, factor, 0.0 if self.silent else 1.0)
+
+
+class schedule_free_radam(Optimizer):
+    """RAdam without its first moment inside `schedule_free`: AdamW that needs no warm-up.
+
+    `scale_by_rectified_rms` at the rate of `rectified_schedule`, decay by the same rate. Defazio et al., 2024,
+    https://arxiv.org/abs/2405.15682, in the authors' code. Evaluate at `eval_params(state, params)`.
+    """
+
+    learning_rate: Rate = schedule_free_adamw.learning_rate
+    "η."
+    b1: Interpolation = schedule_free.b1
+    "β; 0.9 to 0.98. It takes the place of momentum."
+    b2: Decay = scale_by_adam.b2
+    eps: NonNegative = scale_by_adam.eps
+    weight_decay: NonNegative = 0.0
+    "λ, multiplied by the learning rate."
+    weight_lr_power: NonNegative = schedule_free.weight_lr_power
+    state_dtype: DType | None = schedule_free.state_dtype
+    r: NonNegative = schedule_free.r
+    silent_sgd_phase: Flag = True
+    "Whether to stand still, rather than to step along the gradient itself, before the rectification begins."
+
+    def expand(self) -> schedule_free:
+        rate = rectified_schedule(self.learning_rate, self.b2, self.silent_sgd_phase)
+        return _schedule_free(self, [scale_by_rectified_rms(self.b2, self.eps)], rate)
+
+
+def warm_up(learning_rate: Any, steps: int | None) -> Any:
+    """η min(1, k / W) in the k-th step, k = 1, 2, …"""
+    if not steps:
+        return learning_rate
+    if is_schedule(learning_rate):
+        raise TypeError("schedule_free: warmup_steps goes with a number for learning_rate; a schedule warms up itself")
+    return learning_rate if steps == 1 else linear_schedule(learning_rate / steps, learning_rate, steps - 1)
+
+
+def _schedule_free(tx: Any, direction: list[Transformation], rate: Any) -> schedule_free:
+    decays = not (tx.weight_decay is None or (isinstance(tx.weight_decay, float) and tx.weight_decay == 0))
+    decay = [add_decayed_weights(tx.weight_decay)] if decays else []
+    base = chain(*direction, *decay, scale_by_learning_rate(rate))
+    return schedule_free(base, rate, tx.b1, tx.weight_lr_power, tx.state_dtype, tx.r)

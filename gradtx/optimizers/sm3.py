@@ -1,0 +1,81 @@
+"""SM3: Adagrad in the memory of one number per row and one per column."""
+
+import functools
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core.base import Leafwise, Optimizer, chain
+from gradtx.core.hyperparams import Decay, Fraction, NonNegative, Rate
+from gradtx.core.numerics import abs_sq, ema, real_dtype, sqrt, zeros
+from gradtx.core.tree import Tree
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+__all__ = ["ScaleBySM3State", "scale_by_sm3", "sm3"]
+
+
+class ScaleBySM3State(NamedTuple):
+    """The accumulators and the momentum of SM3."""
+
+    mu: Tree
+    "For each leaf a tuple of vectors, one along each axis (one scalar for a scalar): bounds on the sum of squares."
+    nu: Tree
+    "Like the parameters: running mean of the scaled gradients."
+
+
+class scale_by_sm3(Leafwise):
+    """Divide by the root of an upper bound on Adagrad's sum of squares, kept per index of each axis; then average.
+
+        ν = minᵢ μᵢ + |g|²,   the minimum over the axes, μᵢ broadcast along all others
+        μᵢ ← max of ν over all axes but the i-th
+        m ← β₁ m + (1 − β₁) g / √(ν + ε),   0 where ν is 0
+        u = m
+
+    With β₂ < 1 the sum is a mean, ν = β₂ minᵢ μᵢ + (1 − β₂) |g|². Anil et al., 2019, Algorithm SM3-II.
+    https://arxiv.org/abs/1901.11150
+    """
+
+    State = ScaleBySM3State
+    elementwise = False
+
+    b1: Decay = 0.9
+    "Decay rate of the momentum."
+    b2: Fraction = 1.0
+    "Decay rate of the accumulators; 1 sums up."
+    eps: NonNegative = 1e-8
+    "Added inside the root."
+
+    def init_leaf(self, param: Array) -> tuple[tuple[Array, ...], Array]:
+        real = real_dtype(zeros(param, shape=()).dtype)
+        axes = tuple(jnp.zeros(size, real) for size in param.shape) or (jnp.zeros((), real),)
+        return axes, zeros(param)
+
+    def leaf(self, g: Array, mu: tuple[Array, ...], nu: Array) -> tuple[Array, tuple[Array, ...], Array]:
+        bound = functools.reduce(jnp.minimum, [_along(axis, x, g.ndim) for axis, x in enumerate(mu)])
+        share = jnp.where(jnp.asarray(self.b2) < 1, 1 - self.b2, 1).astype(bound.dtype)
+        total = self.b2 * bound + share * abs_sq(g)
+        mu = tuple(jnp.max(total, _others(axis, g.ndim), initial=0) for axis in range(len(mu)))
+        scaled = jnp.where(total > 0, g / sqrt(jnp.where(total > 0, total + self.eps, 1)), 0)
+        nu = ema(nu, scaled, self.b1)
+        return nu, mu, nu
+
+
+def _along(axis: int, x: Array, ndim: int) -> Array:
+    """A vector laid along one axis of `ndim`."""
+    return jnp.expand_dims(x, _others(axis, ndim))
+
+
+def _others(axis: int, ndim: int) -> tuple[int, ...]:
+    return tuple(other for other in range(ndim) if other != axis)
+
+
+class sm3(Optimizer):
+    """SM3: `scale_by_sm3`, then a step of size `learning_rate`."""
+
+    learning_rate: Rate
+    "Step size; 0.1 is usual, after a warm-up."
+    momentum: Decay = scale_by_sm3.b1
+
+    def expand(self) -> chain:
+        return chain(scale_by_sm3(self.momentum), scale_by_learning_rate(self.learning_rate))

@@ -1,0 +1,70 @@
+"""Tiger: the sign of a running mean, Adam in half the memory."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core.base import Leafwise, Optimizer, chain
+from gradtx.core.hyperparams import Decay, DType, NonNegative, Rate
+from gradtx.core.masks import Mask
+from gradtx.core.numerics import ema, zeros
+from gradtx.core.tree import Tree
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+__all__ = ["ScaleByTigerState", "scale_by_tiger", "tiger"]
+
+
+class ScaleByTigerState(NamedTuple):
+    """The momentum of Tiger."""
+
+    mu: Tree
+    "Like the parameters: running mean of the gradient."
+
+
+class scale_by_tiger(Leafwise):
+    """The sign of a running mean of the gradient.
+
+        m ← β m + (1 − β) g
+        u = sign(m)
+
+    The updates are −1, 0 or 1. Lion with β₁ = β₂. Su, 2023, https://kexue.fm/archives/9512
+    """
+
+    State = ScaleByTigerState
+
+    b1: Decay = 0.965
+    "Decay rate of the mean."
+    mu_dtype: DType | None = None
+    "Dtype of the mean; by default that of the computation."
+
+    def init_leaf(self, param: Array) -> tuple[Array]:
+        return (zeros(param, self.mu_dtype),)
+
+    def leaf(self, g: Array, mu: Array) -> tuple[Array, Array]:
+        mu = ema(mu, g, self.b1)
+        return jnp.sign(mu), mu
+
+
+class tiger(Optimizer):
+    """Tiger: `scale_by_tiger`, decoupled weight decay, then a step of size `learning_rate`.
+
+    θ ← θ − η (sign(m) + λ θ)
+    """
+
+    learning_rate: Rate
+    "Step size; 1e-3 and less, half of Adam's."
+    b1: Decay = scale_by_tiger.b1
+    mu_dtype: DType | None = scale_by_tiger.mu_dtype
+    weight_decay: NonNegative = 1e-2
+    "λ, multiplied by the learning rate."
+    mask: Mask = None
+    "The leaves to decay, all by default; usually not biases and norms."
+
+    def expand(self) -> chain:
+        return chain(
+            scale_by_tiger(self.b1, self.mu_dtype),
+            add_decayed_weights(self.weight_decay, self.mask),
+            scale_by_learning_rate(self.learning_rate),
+        )

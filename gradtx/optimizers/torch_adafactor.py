@@ -1,0 +1,146 @@
+"""Adafactor as torch has it, beside the `adafactor` of optax and Keras."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core.base import Leafwise, Optimizer, chain
+from gradtx.core.hyperparams import NonNegative, Positive, Rate
+from gradtx.core.masks import Mask
+from gradtx.core.numerics import abs_sq, ema, real_dtype, zeros
+from gradtx.core.tree import Tree
+from gradtx.transforms.clipping import clip_by_block_rms
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.scaling import scale_by_learning_rate, scale_by_param_block_rms
+
+__all__ = [
+    "LimitRelativeStepState",
+    "TorchFactoredState",
+    "limit_relative_step",
+    "scale_by_torch_factored_rms",
+    "torch_adafactor",
+]
+
+
+class TorchFactoredState(NamedTuple):
+    """Second moments, factored in the last two axes. What a leaf does not use has shape (1,)."""
+
+    count: Array
+    "int32[]: updates made so far."
+    row_var: Tree
+    "Running mean of |g|² over the last axis, for leaves of two axes and more."
+    col_var: Tree
+    "Running mean of |g|² over the last axis but one, for the same."
+    variance: Tree
+    "Running mean of |g|² itself, for scalars and vectors."
+
+
+class scale_by_torch_factored_rms(Leafwise):
+    """Divide by a factored root mean square of the gradients, bounded from below rather than offset.
+
+        β = 1 − t^(−c)
+        R ← β R + (1 − β) mean_cols |g|²
+        C ← β C + (1 − β) mean_rows |g|²
+        u = g / √max(R Cᵀ / max(mean R, ε), ε²)
+
+    Scalars and vectors keep a full second moment; every other leaf is factored, however small. Torch's form of
+    Shazeer & Stern, 2018, https://arxiv.org/abs/1804.04235; `scale_by_factored_rms` is optax's and Keras's.
+    """
+
+    State = TorchFactoredState
+    elementwise = False
+
+    decay_rate: NonNegative = 0.8
+    "Exponent c of the decay; torch gives it the other sign and calls it `beta2_decay`."
+    eps: NonNegative | None = None
+    "ε; by default the spacing of numbers at 1 in the dtype of the computation."
+
+    def init_leaf(self, param: Array) -> tuple[Array, Array, Array]:
+        real = real_dtype(zeros(param, shape=()).dtype)
+        if param.ndim < 2:
+            shapes = (1,), (1,), param.shape
+        else:
+            *stack, rows, cols = param.shape
+            shapes = (*stack, rows), (*stack, cols), (1,)
+        row_var, col_var, variance = (jnp.zeros(shape, real) for shape in shapes)
+        return row_var, col_var, variance
+
+    def leaf(
+        self, g: Array, row_var: Array, col_var: Array, variance: Array, *, t: Array
+    ) -> tuple[Array, Array, Array, Array]:
+        beta = 1 - t**-self.decay_rate
+        squares = abs_sq(g)
+        eps: Any = jnp.finfo(squares.dtype).eps if self.eps is None else self.eps
+        if g.ndim < 2:
+            v = variance = ema(variance, squares, beta)
+        else:
+            row_var = ema(row_var, _mean(squares, -1), beta)
+            col_var = ema(col_var, _mean(squares, -2), beta)
+            mean = jnp.maximum(_mean(row_var, -1)[..., None], eps)
+            v = (row_var / mean)[..., :, None] * col_var[..., None, :]
+        return g * jnp.maximum(v, eps * eps) ** -0.5, row_var, col_var, variance
+
+
+def _mean(x: Array, axis: int) -> Array:
+    """The mean along an axis, 0 where that is empty."""
+    return jnp.sum(x, axis) * (1 / max(x.shape[axis], 1))
+
+
+class LimitRelativeStepState(NamedTuple):
+    """The clock of `limit_relative_step`."""
+
+    count: Array
+    "int32[]: updates made so far."
+
+
+class limit_relative_step(Leafwise):
+    """Before a learning rate η: make it min(η, 1 / √t).
+
+        u = min(1, 1 / (η √t)) g
+
+    Shazeer & Stern, 2018, Section 8, https://arxiv.org/abs/1804.04235. Keras calls it `relative_step`.
+    """
+
+    State = LimitRelativeStepState
+
+    learning_rate: Rate
+    "η, the same as the optimizer's."
+
+    def leaf(self, g: Array, *, t: Array) -> Array:
+        rate = self.learning_rate * jnp.sqrt(t)
+        return jnp.where(rate > 1, 1 / jnp.maximum(rate, 1), 1).astype(g.dtype) * g
+
+
+class torch_adafactor(Optimizer):
+    """Adafactor in torch's form: every matrix factored, weight decay decoupled and times the learning rate.
+
+        u = g / √v,   v factored, at least ε²
+        θ ← (1 − η λ) θ − min(η, 1 / √t) · max(rms(θ), ε₂) · u / max(1, rms(u) / d)
+
+    Shazeer & Stern, 2018, https://arxiv.org/abs/1804.04235. To start anew prefer `adafactor`; this is for moving a
+    recipe over from torch.
+    """
+
+    learning_rate: Rate
+    "Step size η relative to the scale of each leaf; 1e-2 is torch's."
+    decay_rate: NonNegative = scale_by_torch_factored_rms.decay_rate
+    eps: NonNegative | None = scale_by_torch_factored_rms.eps
+    eps_scale: NonNegative = scale_by_param_block_rms.min_scale
+    "Lower bound ε₂ of the parameters' scale."
+    clipping_threshold: Positive = 1.0
+    "Largest root mean square d of a leaf's update, before the learning rate."
+    weight_decay: NonNegative = 0.0
+    "λ, multiplied by the learning rate."
+    mask: Mask = None
+    "The leaves to decay, all by default."
+
+    def expand(self) -> chain:
+        return chain(
+            scale_by_torch_factored_rms(self.decay_rate, self.eps),
+            clip_by_block_rms(self.clipping_threshold),
+            scale_by_param_block_rms(self.eps_scale),
+            limit_relative_step(self.learning_rate),
+            add_decayed_weights(self.weight_decay, self.mask),
+            scale_by_learning_rate(self.learning_rate),
+        )

@@ -1,0 +1,506 @@
+"""Line searches: how far to go along the updates, found by evaluating the function itself.
+
+Both take the extra arguments `value`, `grad` and `value_fn`, and hand to `value_fn`, after the parameters, those of
+the other extra arguments that it has names for. They belong into a jitted step: an eager update cannot be compiled,
+since `value_fn` is a function. The size of the step counts as a constant when an update is differentiated.
+"""
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from gradtx.core import numerics, tree
+from gradtx.core.base import STANDARD_EXTRAS, GradientTransformation, apply_updates
+from gradtx.core.hyperparams import Choice, Flag, NonNegative, Positive, PositiveInt, Real
+from gradtx.core.tree import Tree
+
+__all__ = [
+    "BacktrackingLinesearchInfo",
+    "ScaleByBacktrackingLinesearchState",
+    "ScaleByZoomLinesearchState",
+    "ZoomLinesearchInfo",
+    "scale_by_backtracking_linesearch",
+    "scale_by_zoom_linesearch",
+    "value_and_grad_from_state",
+]
+
+
+class Unbounded:
+    """A number of another kind, or infinity, which is kept as `None`."""
+
+    numeric = True
+
+    def __init__(self, kind: Real) -> None:
+        self.kind = kind
+
+    @property
+    def example(self) -> float:
+        return self.kind.example
+
+    def convert(self, where: str, value: Any) -> Any:
+        return None if isinstance(value, float) and value == math.inf else self.kind.convert(where, value)
+
+
+Shrink = Annotated[Any, Real("(0, 1)", 0.5)]
+"A factor that diminishes."
+Grow = Annotated[Any, Real("(1, ∞)", 2.0)]
+"A factor that enlarges."
+NoShrink = Annotated[Any, Unbounded(Real("[1, ∞)", 1.5))]
+"A factor that does not diminish; infinity is kept as `None`."
+Tolerance = Annotated[Any, Unbounded(Real("[0, ∞)", 0.9))]
+"A number that may be zero; infinity is kept as `None`."
+InitialGuess = Annotated[str, Choice("keep", "one")]
+"Where to begin: at the last step size, or at 1."
+
+
+# What both need.
+
+
+def scalar_dtype(params: Tree) -> np.dtype[Any]:
+    """The real dtype in which scalars that belong to a whole tree are kept."""
+    dtypes = [numerics.real_dtype(numerics.compute_dtype(tree.dtype_of(x))) for x in jax.tree.leaves(params)]
+    return functools.reduce(np.promote_types, dtypes, np.dtype(np.float32))
+
+
+def inner_product(a: Tree, b: Tree, dtype: Any) -> Array:
+    """Σ Re(a b) over all leaves. With the gradient of a real function, as `jax.grad` gives it, the slope along b."""
+    products = jax.tree.map(lambda x, y: jnp.sum(jnp.real(x * y)), tree.promote(a, b), tree.promote(b, a))
+    return sum((x.astype(dtype) for x in jax.tree.leaves(products)), jnp.zeros((), dtype))
+
+
+def _function_of(name: str, value_fn: Callable[..., Any], extra: Mapping[str, Any]) -> Callable[[Tree], Any]:
+    """`value_fn` of the parameters alone, given those extra arguments that it names."""
+    parameters = list(inspect.signature(value_fn).parameters.values())
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    known = {p.name for p in parameters[1:] if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+    for argument in extra:
+        if not takes_all and argument not in known and argument not in STANDARD_EXTRAS:
+            raise TypeError(
+                f"{name}: value_fn does not take the extra argument {argument!r}; if it is meant for another stage, "
+                "let value_fn take **extra"
+            )
+    own = {key: x for key, x in extra.items() if key in known or (takes_all and key not in STANDARD_EXTRAS)}
+    return lambda params: value_fn(params, **own)
+
+
+def _step(rate: Array, updates: Tree) -> Tree:
+    """η u, and exactly 0 for η = 0, whatever the updates."""
+    return jax.tree.map(lambda x: jnp.where(rate > 0, x, 0), tree.scale(rate, updates))
+
+
+def _held(*trees: Any) -> Any:
+    """The same, as constants for differentiation."""
+    return jax.tree.map(jax.lax.stop_gradient, trees)
+
+
+# Backtracking.
+
+
+class BacktrackingLinesearchInfo(NamedTuple):
+    """How the last search went."""
+
+    num_linesearch_steps: Array
+    "int32[]: evaluations of the function."
+    decrease_error: Array
+    "By how much the decrease was missed; 0 if it was reached."
+
+
+class ScaleByBacktrackingLinesearchState(NamedTuple):
+    """The result of the last backtracking line search."""
+
+    learning_rate: Array
+    "The step size; 0 if none gave a decrease."
+    value: Array
+    "The function's value after the step; infinite before the first."
+    grad: Tree
+    "Like the parameters: its gradient there; `None` unless `store_grad`."
+    info: BacktrackingLinesearchInfo
+    "How the search went."
+
+
+class scale_by_backtracking_linesearch(GradientTransformation):
+    """Shorten the updates until the function decreases enough (Armijo's condition).
+
+        η = min(η⁺ ηₜ₋₁, ηₘₐₓ), η⁻ η, (η⁻)² η, … until  f(θ + η u) ≤ (1 + δ) f(θ) + c η ⟨∇f(θ), u⟩ + ε
+        u ← η u
+
+    The updates must point downhill, as those of `sgd(1.0)` do; it is the last stage of a chain. If no step of the
+    search decreases enough, the last one is taken if it decreases at all, else none (`learning_rate` is 0 in the
+    state, and the next search begins at ηₘₐₓ). Needs the parameters.
+
+    Nocedal & Wright, 2006, Algorithm 3.1; with a growing first guess: Vaswani et al., 2019,
+    https://arxiv.org/abs/1905.09997
+
+    >>> import gradtx
+    >>> f = lambda x: jnp.sum(x**2)
+    >>> tx = gradtx.chain(gradtx.sgd(1.0), scale_by_backtracking_linesearch(15, decrease_factor=0.5))
+    >>> params = jnp.array([1.0, 2.0, 3.0])
+    >>> value, grad = jax.value_and_grad(f)(params)
+    >>> updates, _ = tx.update(grad, tx.init(params), params, value=value, grad=grad, value_fn=f)
+    >>> gradtx.apply_updates(params, updates)
+    Array([0., 0., 0.], dtype=float32)
+    """
+
+    State = ScaleByBacktrackingLinesearchState
+    takes_half_precision = True
+
+    max_backtracking_steps: PositiveInt
+    "Most evaluations of the function; 15 to 50 are usual."
+    slope_rtol: NonNegative = 1e-4
+    "c, the share of the decrease that the slope promises."
+    decrease_factor: Shrink = 0.8
+    "η⁻."
+    increase_factor: NoShrink | None = 1.5
+    "η⁺; `None`, or infinity, begins every search at ηₘₐₓ."
+    max_learning_rate: Positive = 1.0
+    "ηₘₐₓ."
+    atol: NonNegative = 0.0
+    "ε."
+    rtol: NonNegative = 0.0
+    "δ."
+    store_grad: Flag = False
+    "Whether to compute the gradient after the step, for `value_and_grad_from_state`."
+
+    def init_fn(self, params: Tree) -> ScaleByBacktrackingLinesearchState:
+        dtype = scalar_dtype(params)
+        info = BacktrackingLinesearchInfo(jnp.zeros((), jnp.int32), jnp.zeros((), dtype))
+        grad = jax.tree.map(jnp.zeros_like, params) if self.store_grad else None
+        return ScaleByBacktrackingLinesearchState(jnp.ones((), dtype), jnp.full((), jnp.inf, dtype), grad, info)
+
+    def update_fn(
+        self, updates: Tree, state: Any, params: Tree, *, value: Any, grad: Tree, value_fn: Any, **extra: Any
+    ) -> tuple[Tree, ScaleByBacktrackingLinesearchState]:
+        f = _function_of("scale_by_backtracking_linesearch", value_fn, extra)
+        u, at, value, grad = _held(updates, params, value, grad)
+        dtype = scalar_dtype(params)
+        last_rate = jnp.asarray(state.learning_rate, dtype)
+        value, slope = jnp.asarray(value, dtype), inner_product(grad, u, dtype)
+        shrink, c, atol, rtol = (
+            jnp.asarray(x, dtype) for x in (self.decrease_factor, self.slope_rtol, self.atol, self.rtol)
+        )
+
+        def evaluate(rate: Array, steps: Array) -> tuple[Array, Array, Array, Array]:
+            reached = jnp.asarray(f(apply_updates(at, tree.scale(rate, u))), dtype)
+            error = reached - ((1 + rtol) * value + c * rate * slope + atol)
+            return rate, reached, jnp.where(jnp.isfinite(reached), jnp.maximum(error, 0), jnp.inf), steps + 1
+
+        def goes_on(search: tuple[Array, Array, Array, Array]) -> Array:
+            _, _, error, steps = search
+            return (error > 0) & (steps < self.max_backtracking_steps)
+
+        first = evaluate(self._first_guess(last_rate), jnp.zeros((), jnp.int32))
+        rate, reached, error, steps = jax.lax.while_loop(goes_on, lambda s: evaluate(s[0] * shrink, s[3]), first)
+        helps = (error <= 0) | (reached < value)
+        rate, reached = jnp.where(helps, rate, 0), jnp.where(helps, reached, value)
+        step = _step(rate, updates)
+        new_grad = jax.grad(f)(apply_updates(*_held(params, step))) if self.store_grad else None
+        info = BacktrackingLinesearchInfo(steps, jnp.where(jnp.isfinite(error), error, jnp.finfo(dtype).max))
+        return step, ScaleByBacktrackingLinesearchState(rate, reached, new_grad, info)
+
+    def _first_guess(self, last: Array) -> Array:
+        limit = jnp.asarray(self.max_learning_rate, last.dtype)
+        if self.increase_factor is None:
+            return limit
+        return jnp.where(last > 0, jnp.minimum(last * jnp.asarray(self.increase_factor, last.dtype), limit), limit)
+
+
+# Zoom.
+
+
+class ZoomLinesearchInfo(NamedTuple):
+    """How the last search went."""
+
+    num_linesearch_steps: Array
+    "int32[]: evaluations of the function and its gradient."
+    decrease_error: Array
+    "By how much the decrease was missed; 0 if it was reached."
+    curvature_error: Array
+    "By how much the slope was too steep; 0 if it was not."
+
+
+class ScaleByZoomLinesearchState(NamedTuple):
+    """The result of the last zoom line search."""
+
+    learning_rate: Array
+    "The step size; 0 if none gave a decrease."
+    value: Array
+    "The function's value after the step; infinite before the first."
+    grad: Tree
+    "Like the parameters: its gradient there."
+    info: ZoomLinesearchInfo
+    "How the search went."
+
+
+class _Point(NamedTuple):
+    """A step size that was tried, the function there, and its slope along the updates."""
+
+    rate: Array
+    value: Array
+    slope: Array
+
+
+class _Search(NamedTuple):
+    """Everything a search carries from one evaluation to the next."""
+
+    steps: Array
+    done: Array
+    bracketed: Array
+    "bool[]: whether `low` and `high` enclose a good step; before, `low` is the last point tried."
+    low: _Point
+    "The best point known to decrease enough, or the start."
+    high: _Point
+    "The other end of the bracket."
+    old: _Point
+    "The end that was replaced last, for cubic interpolation."
+    grad: Tree
+    "The gradient at `low`."
+    next_rate: Array
+    decrease_error: Array
+    "That of the last point, while no point decreases enough; then 0."
+    curvature_error: Array
+    "That of `low`."
+
+
+class scale_by_zoom_linesearch(GradientTransformation):
+    """Scale the updates so that the function decreases enough and its slope has flattened (strong Wolfe conditions).
+
+        f(θ + η u) ≤ f(θ) + c₁ η ⟨∇f(θ), u⟩ + ε      and      |⟨∇f(θ + η u), u⟩| ≤ c₂ |⟨∇f(θ), u⟩| + ε
+        u ← η u
+
+    The step size grows until it brackets a good one, then the bracket shrinks by cubic and quadratic interpolation and
+    bisection. Where the function is flat to rounding, f(θ + η u) ≤ f(θ) + c₃ |f(θ)|, the first condition is that of
+    Hager & Zhang, on slopes: ⟨∇f(θ + η u), u⟩ ≤ (2 c₁ − 1) ⟨∇f(θ), u⟩ + ε.
+
+    The updates must point downhill, as those of `sgd(1.0)` and `lbfgs` do; it is the last stage of a chain. If the
+    search ends without both conditions, the best step that decreases enough is taken, or none (`learning_rate` is 0
+    in the state, and the next search begins at 1). Needs the parameters.
+
+    Nocedal & Wright, 2006, Algorithms 3.5 and 3.6; Hager & Zhang, 2006, https://doi.org/10.1145/1132973.1132979
+
+    >>> import gradtx
+    >>> f = lambda x: jnp.sum(x**2)
+    >>> tx = gradtx.chain(gradtx.sgd(1.0), scale_by_zoom_linesearch(15))
+    >>> params = jnp.array([1.0, 2.0, 3.0])
+    >>> value, grad = jax.value_and_grad(f)(params)
+    >>> updates, _ = tx.update(grad, tx.init(params), params, value=value, grad=grad, value_fn=f)
+    >>> gradtx.apply_updates(params, updates)
+    Array([0., 0., 0.], dtype=float32)
+    """
+
+    State = ScaleByZoomLinesearchState
+    takes_half_precision = True
+
+    max_linesearch_steps: PositiveInt
+    "Most evaluations of the function and its gradient; 20 is usual."
+    max_learning_rate: Positive | None = None
+    "The largest step size; by default there is none."
+    tol: NonNegative = 0.0
+    "ε."
+    increase_factor: Grow = 2.0
+    "By how much the step grows until it brackets a good one."
+    slope_rtol: NonNegative = 1e-4
+    "c₁."
+    curv_rtol: Tolerance | None = 0.9
+    "c₂; `None`, or infinity, asks for the decrease only."
+    approx_dec_rtol: NonNegative | None = 1e-6
+    "c₃; `None` never uses the condition on slopes."
+    stepsize_precision: NonNegative = 1e-5
+    "Length of a bracket at which the search contents itself with a decrease."
+    initial_guess_strategy: InitialGuess = "keep"
+    "`'keep'`: begin at the last step size, for gradient descent; `'one'`: at 1, for (quasi-)Newton directions."
+
+    def init_fn(self, params: Tree) -> ScaleByZoomLinesearchState:
+        dtype = scalar_dtype(params)
+        info = ZoomLinesearchInfo(jnp.zeros((), jnp.int32), jnp.zeros((), dtype), jnp.zeros((), dtype))
+        grad = jax.tree.map(jnp.zeros_like, params)
+        return ScaleByZoomLinesearchState(jnp.ones((), dtype), jnp.full((), jnp.inf, dtype), grad, info)
+
+    def update_fn(
+        self, updates: Tree, state: Any, params: Tree, *, value: Any, grad: Tree, value_fn: Any, **extra: Any
+    ) -> tuple[Tree, ScaleByZoomLinesearchState]:
+        f = jax.value_and_grad(_function_of("scale_by_zoom_linesearch", value_fn, extra))
+        u, at, value, grad = _held(updates, params, value, grad)
+        dtype = scalar_dtype(params)
+        last_rate = jnp.asarray(state.learning_rate, dtype)
+        start = _Point(jnp.zeros((), dtype), jnp.asarray(value, dtype), inner_product(grad, u, dtype))
+
+        def evaluate(rate: Array) -> tuple[_Point, Tree]:
+            reached, slopes = f(apply_updates(at, tree.scale(rate, u)))
+            slopes = tree.cast_like(slopes, state.grad)
+            return _Point(rate, jnp.asarray(reached, dtype), inner_product(slopes, u, dtype)), slopes
+
+        def advance(search: _Search) -> _Search:
+            return self._advance(search, start, *evaluate(search.next_rate))
+
+        search = self._begin(start, tree.cast_like(grad, state.grad), last_rate)
+        search = jax.lax.while_loop(lambda s: ~s.done & (s.steps < self.max_linesearch_steps), advance, search)
+        info = ZoomLinesearchInfo(search.steps, search.decrease_error, search.curvature_error)
+        reached = search.low
+        new_state = ScaleByZoomLinesearchState(reached.rate, reached.value, search.grad, info)
+        return _step(reached.rate, updates), new_state
+
+    def _begin(self, start: _Point, grad: Tree, last_rate: Array) -> _Search:
+        one = jnp.ones_like(last_rate)
+        guess = one if self.initial_guess_strategy == "one" else jnp.where(last_rate > 0, last_rate, one)
+        no = jnp.zeros((), bool)
+        return _Search(
+            steps=jnp.zeros((), jnp.int32),
+            done=no,
+            bracketed=no,
+            low=start,
+            high=start,
+            old=start,
+            grad=grad,
+            next_rate=self._limited(guess),
+            decrease_error=jnp.zeros_like(last_rate),
+            curvature_error=self._curvature_error(start, start),
+        )
+
+    def _limited(self, rate: Array) -> Array:
+        if self.max_learning_rate is None:
+            return rate
+        return jnp.minimum(rate, jnp.asarray(self.max_learning_rate, rate.dtype))
+
+    def _advance(self, search: _Search, start: _Point, point: _Point, grad: Tree) -> _Search:
+        """Take in one more point: lines 4 to 12 of Algorithm 3.5 before there is a bracket, 3.6 after."""
+        low, high = search.low, search.high
+        decrease, curvature = self._decrease_error(point, start), self._curvature_error(point, start)
+        worse_than_low = (point.value >= low.value) & (search.bracketed | (search.steps > 0))
+        finite = jnp.isfinite(point.value) & jnp.isfinite(point.slope)
+        is_high = ~finite | (decrease > 0) | worse_than_low
+        good = ~is_high & (curvature <= 0)
+        # A new low that slopes up towards the far end leaves the old low for the other end of the bracket.
+        uphill = jnp.where(search.bracketed, point.slope * (high.rate - low.rate) >= 0, point.slope >= 0)
+
+        new_low = _where(is_high, low, point)
+        new_high = _where(is_high, point, _where(uphill, low, high))
+        new_old = _where(is_high, high, _where(uphill, high, low))
+        bracketed = search.bracketed | is_high | uphill
+        at_limit = self._at_limit(point.rate) & ~is_high & ~bracketed
+        short = bracketed & (jnp.abs(new_high.rate - new_low.rate) < self._precision(point)) & (new_low.rate > 0)
+        next_rate = jnp.where(
+            bracketed,
+            _interpolate(new_low, new_high, new_old, search.bracketed),
+            self._limited(point.rate * jnp.asarray(self.increase_factor, point.rate.dtype)),
+        )
+        return _Search(
+            steps=search.steps + 1,
+            done=good | at_limit | short,
+            bracketed=bracketed,
+            low=new_low,
+            high=new_high,
+            old=new_old,
+            grad=jax.tree.map(lambda a, b: jnp.where(is_high, a, b), search.grad, grad),
+            next_rate=next_rate,
+            decrease_error=jnp.where(new_low.rate > 0, 0, jnp.where(finite, decrease, jnp.finfo(decrease.dtype).max)),
+            curvature_error=jnp.where(is_high, search.curvature_error, curvature),
+        )
+
+    def _at_limit(self, rate: Array) -> Any:
+        if self.max_learning_rate is None:
+            return jnp.zeros((), bool)
+        return rate >= jnp.asarray(self.max_learning_rate, rate.dtype)
+
+    def _precision(self, point: _Point) -> Array:
+        return jnp.asarray(self.stepsize_precision, point.rate.dtype)
+
+    def _decrease_error(self, point: _Point, start: _Point) -> Array:
+        """By how much the first condition, in its plain form or on slopes, is missed; not finite where f is not."""
+        c1, tol = (jnp.asarray(x, point.rate.dtype) for x in (self.slope_rtol, self.tol))
+        error = point.value - start.value - c1 * point.rate * start.slope - tol
+        if self.approx_dec_rtol is not None:
+            flat = start.value + jnp.asarray(self.approx_dec_rtol, point.rate.dtype) * jnp.abs(start.value)
+            on_slopes = jnp.maximum(point.slope - (2 * c1 - 1) * start.slope - tol, point.value - flat)
+            error = jnp.minimum(error, on_slopes)
+        return jnp.maximum(error, 0)
+
+    def _curvature_error(self, point: _Point, start: _Point) -> Array:
+        if self.curv_rtol is None:
+            return jnp.zeros_like(point.slope)
+        c2, tol = (jnp.asarray(x, point.rate.dtype) for x in (self.curv_rtol, self.tol))
+        return jnp.maximum(jnp.abs(point.slope) - c2 * jnp.abs(start.slope) - tol, 0)
+
+
+def _where(condition: Array, a: _Point, b: _Point) -> _Point:
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
+
+
+def _interpolate(low: _Point, high: _Point, old: _Point, has_old: Array) -> Array:
+    """The next point to try between `low` and `high`.
+
+    The minimum of a cubic through all three, else of a parabola through two, if not too near an end; else the middle.
+    """
+    width = jnp.abs(high.rate - low.rate)
+    left, right = jnp.minimum(low.rate, high.rate), jnp.maximum(low.rate, high.rate)
+    cubic, parabola = _cubic_minimum(low, high, old), _parabola_minimum(low, high)
+    cubic_fits = has_old & (cubic > left + 0.2 * width) & (cubic < right - 0.2 * width)
+    parabola_fits = (parabola > left + 0.1 * width) & (parabola < right - 0.1 * width)
+    middle = 0.5 * (low.rate + high.rate)
+    return jnp.where(cubic_fits, cubic, jnp.where(parabola_fits, parabola, middle))
+
+
+def _parabola_minimum(low: _Point, high: _Point) -> Array:
+    """Where the parabola with the value and slope of `low` and the value of `high` is least; NaN if nowhere."""
+    d = high.rate - low.rate
+    curvature = high.value - low.value - low.slope * d
+    return low.rate - 0.5 * low.slope * d * d / curvature
+
+
+def _cubic_minimum(low: _Point, high: _Point, old: _Point) -> Array:
+    """Where the cubic with the value and slope of `low` and the values of both others is least; NaN if nowhere."""
+    d1, d2 = high.rate - low.rate, old.rate - low.rate
+    r1, r2 = (high.value - low.value - low.slope * d1) / (d1 * d1), (old.value - low.value - low.slope * d2) / (d2 * d2)
+    a = (r1 - r2) / (d1 - d2)  # f ≈ low.value + low.slope d + b d² + a d³
+    b = r1 - a * d1
+    return low.rate + (-b + jnp.sqrt(b * b - 3 * a * low.slope)) / (3 * a)
+
+
+def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., tuple[Array, Tree]]:
+    """`jax.value_and_grad(value_fn)` that takes the result from the state of a line search, which has computed it.
+
+        value, grad = value_and_grad_from_state(f)(params, state=state)
+
+    Only for functions that give the same from step to step, not for mini-batches. Before the first update it is
+    computed. Further arguments go to `value_fn`.
+
+    Raises:
+        ValueError: there is no line search in the state, or more than one, or it does not store the gradient.
+
+    >>> import gradtx
+    >>> f = lambda x: jnp.sum(x**2)
+    >>> tx, params = gradtx.lbfgs(), jnp.array([1.0, 2.0, 3.0])
+    >>> value, grad = value_and_grad_from_state(f)(params, state=tx.init(params))
+    >>> value, grad
+    (Array(14., dtype=float32), Array([2., 4., 6.], dtype=float32))
+    """
+
+    def value_and_grad(params: Tree, *args: Any, state: Any, **kwargs: Any) -> tuple[Array, Tree]:
+        found = _find(state)
+
+        def compute() -> tuple[Array, Tree]:
+            value, grad = jax.value_and_grad(value_fn)(params, *args, **kwargs)
+            return jnp.asarray(value, found.value.dtype), tree.cast_like(grad, found.grad)
+
+        return jax.lax.cond(jnp.isinf(found.value), compute, lambda: (found.value, found.grad))
+
+    return value_and_grad
+
+
+def _find(state: Any) -> Any:
+    kinds = (ScaleByZoomLinesearchState, ScaleByBacktrackingLinesearchState)
+    nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, kinds))
+    found = [node for node in nodes if isinstance(node, kinds)]
+    if len(found) != 1:
+        raise ValueError(f"value_and_grad_from_state: expected the state of one line search, found {len(found)}")
+    if found[0].grad is None:
+        raise ValueError(
+            "value_and_grad_from_state: this line search does not keep the gradient; make it with store_grad=True"
+        )
+    return found[0]

@@ -1,0 +1,87 @@
+"""Gradient noise that dies away."""
+
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core import check, numerics
+from gradtx.core.base import GradientTransformation
+from gradtx.core.hyperparams import NonNegative
+from gradtx.core.tree import Tree
+
+__all__ = ["AddNoiseState", "add_noise"]
+
+
+class KeyKind:
+    """A random key: an integer seed, or a key of JAX's default generator, old style or new."""
+
+    example = 0
+    numeric = False
+
+    def convert(self, where: str, value: Any) -> Any:
+        if isinstance(value, jax.Array):
+            if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+                value = jax.random.key_data(value)
+            if value.dtype == jnp.uint32 and value.shape == _data(0).shape:
+                return value
+            if jnp.issubdtype(value.dtype, jnp.integer) and value.shape == ():
+                return value
+        elif isinstance(value, int) and not isinstance(value, bool):
+            return value
+        raise TypeError(f"{where} must be an integer seed or one key (jax.random.key(0)), got {check.describe(value)}")
+
+
+def _data(key: Any) -> Array:
+    """A key as the plain numbers that checkpoints can hold."""
+    return key if isinstance(key, jax.Array) and key.ndim else jax.random.key_data(jax.random.key(key))
+
+
+Key = Annotated[Any, KeyKind()]
+"A random key, or the seed of one."
+
+
+class AddNoiseState(NamedTuple):
+    """The generator of `add_noise`; equal states give equal noise."""
+
+    count: Array
+    "int32[]: updates made so far."
+    rng_key: Array
+    "uint32[2]: the data of the key, constant; the noise is a function of it, of `count` and of the leaf's place."
+
+
+class add_noise(GradientTransformation):
+    """Add Gaussian noise whose variance falls with time.
+
+        u = g + n,   n ~ N(0, η / tᵞ),   t = 1, 2, …
+
+    The noise is determined by the key and the number of the step: a run resumed from its state repeats it.
+
+    Neelakantan et al., 2015. https://arxiv.org/abs/1511.06807
+    """
+
+    State = AddNoiseState
+
+    eta: NonNegative
+    "Variance η of the first step; 0.01, 0.3 and 1 are the paper's."
+    gamma: NonNegative
+    "Exponent γ of its fall; 0.55 is the paper's."
+    key: Key = 0
+    "A seed or a key. Runs that should differ need different ones."
+
+    def init_fn(self, params: Tree) -> AddNoiseState:
+        return AddNoiseState(jnp.zeros((), jnp.int32), jnp.array(_data(self.key), copy=True))
+
+    def update_fn(self, updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, AddNoiseState]:
+        count = numerics.increment(state.count)
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.rng_key), count)
+        t = count.astype(jnp.float32)
+        deviation = numerics.sqrt(jnp.asarray(self.eta, t.dtype) * t ** -jnp.asarray(self.gamma, t.dtype))
+        leaves, treedef = jax.tree.flatten(updates)
+        noisy = [g + _noise(jax.random.fold_in(key, i), g, deviation) for i, g in enumerate(leaves)]
+        return treedef.unflatten(noisy), AddNoiseState(count, state.rng_key)
+
+
+def _noise(key: Array, g: Array, deviation: Array) -> Array:
+    return deviation.astype(g.dtype) * jax.random.normal(key, g.shape, g.dtype)

@@ -1,0 +1,335 @@
+"""Arithmetic on trees, and the fields of states, under the names of `optax.tree`.
+
+Half-precision leaves are computed in float32 and keep their dtype; sums, products and norms over all elements are
+accumulated, and given, in at least float32. A `None` is no leaf.
+
+>>> import gradtx
+>>> gradtx.tree.add_scale({"w": jnp.ones(2)}, -0.5, {"w": jnp.array([1.0, 2.0])})
+{'w': Array([0.5, 0. ], dtype=float32)}
+"""
+
+import builtins
+import functools
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.tree import map
+
+from gradtx.core import numerics
+from gradtx.core import tree as core
+from gradtx.core.tree import Tree, cast_like
+from gradtx.fields import get, get_all_with_path, map_params
+from gradtx.fields import replace as set
+
+__all__ = [
+    "add",
+    "add_scale",
+    "allclose",
+    "batch_shape",
+    "bias_correction",
+    "cast",
+    "cast_like",
+    "clip",
+    "conj",
+    "div",
+    "dtype",
+    "full_like",
+    "get",
+    "get_all_with_path",
+    "map",
+    "map_params",
+    "max",
+    "min",
+    "mul",
+    "norm",
+    "ones_like",
+    "random_like",
+    "real",
+    "scale",
+    "set",
+    "size",
+    "split_key_like",
+    "sub",
+    "sum",
+    "unwrap_random_key_data",
+    "update_infinity_moment",
+    "update_moment",
+    "update_moment_per_elem_norm",
+    "vdot",
+    "where",
+    "zeros_like",
+]
+
+# Element by element.
+
+
+def _elementwise(f: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
+    """`f` of each leaf and its fellows: in the dtype of the first, computed in at least float32."""
+
+    def apply(x: Any, *beside: Any) -> Array:
+        if not core.is_inexact(x):
+            return f(x, *beside)
+        dtypes = [numerics.compute_dtype(core.dtype_of(y)) for y in (x, *beside) if core.is_inexact(y)]
+        widest = functools.reduce(np.promote_types, [numerics.real_dtype(dtype) for dtype in dtypes])
+        result = jnp.asarray(f(*(_at_precision(y, widest) for y in (x, *beside))))
+        return result.astype(_fitting(core.dtype_of(x), result.dtype))
+
+    return jax.tree.map(apply, tree, *others)
+
+
+def _at_precision(x: Any, dtype: Any) -> Any:
+    return jnp.asarray(x, _fitting(dtype, core.dtype_of(x))) if core.is_inexact(x) else x
+
+
+def _fitting(dtype: Any, of: Any) -> Any:
+    """The precision of `dtype`, complex where `of` is."""
+    is_complex = jnp.issubdtype(of, jnp.complexfloating)
+    if is_complex == jnp.issubdtype(dtype, jnp.complexfloating):
+        return dtype
+    return np.promote_types(dtype, np.complex64) if is_complex else numerics.real_dtype(dtype)
+
+
+def add(tree_x: Tree, tree_y: Tree, *other_trees: Tree) -> Tree:
+    """X + y + …"""
+    return _elementwise(lambda *leaves: functools.reduce(operator.add, leaves), tree_x, tree_y, *other_trees)
+
+
+def sub(tree_x: Tree, tree_y: Tree) -> Tree:
+    """X − y"""
+    return _elementwise(operator.sub, tree_x, tree_y)
+
+
+def mul(tree_x: Tree, tree_y: Tree) -> Tree:
+    """X · y"""
+    return _elementwise(operator.mul, tree_x, tree_y)
+
+
+def div(tree_x: Tree, tree_y: Tree) -> Tree:
+    """X / y"""
+    return _elementwise(operator.truediv, tree_x, tree_y)
+
+
+def scale(scalar: Any, tree: Tree) -> Tree:
+    """S · x, in the dtypes of x, for a number or a scalar array s."""
+    return _elementwise(lambda x: _factor(scalar, x) * x, tree)
+
+
+def add_scale(tree_x: Tree, scalar: Any, tree_y: Tree) -> Tree:
+    """X + s · y, for a number or a scalar array s."""
+    return _elementwise(lambda x, y: x + _factor(scalar, x) * y, tree_x, tree_y)
+
+
+def _factor(scalar: Any, x: Any) -> Any:
+    """A scalar that may be multiplied with `x`."""
+    if not core.is_inexact(x) or not isinstance(scalar, jax.Array | np.ndarray | np.generic):
+        return scalar
+    return jnp.asarray(scalar).astype(_fitting(x.dtype, scalar.dtype))
+
+
+def clip(tree: Tree, min_value: Any = None, max_value: Any = None) -> Tree:
+    """Min(max(x, low), high); a bound of `None` is none."""
+    return _elementwise(lambda x: jnp.clip(x, min_value, max_value), tree)
+
+
+def conj(tree: Tree) -> Tree:
+    """The complex conjugate."""
+    return jax.tree.map(jnp.conj, tree)
+
+
+def real(tree: Tree) -> Tree:
+    """The real part."""
+    return jax.tree.map(jnp.real, tree)
+
+
+def where(condition: Any, tree_x: Tree, tree_y: Tree) -> Tree:
+    """X where the condition holds, else y."""
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), tree_x, tree_y)
+
+
+def cast(tree: Tree, dtype: Any) -> Tree:
+    """Every leaf in another dtype; as it is for `None`."""
+    return tree if dtype is None else jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
+
+
+# New trees.
+
+
+def zeros_like(tree: Tree, dtype: Any = None) -> Tree:
+    """Zeros of the same shapes and, unless told otherwise, dtypes."""
+    return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=dtype), tree)
+
+
+def ones_like(tree: Tree, dtype: Any = None) -> Tree:
+    """Ones of the same shapes and, unless told otherwise, dtypes."""
+    return jax.tree.map(lambda x: jnp.ones_like(x, dtype=dtype), tree)
+
+
+def full_like(tree: Tree, fill_value: Any, dtype: Any = None) -> Tree:
+    """One value everywhere, in the same shapes and, unless told otherwise, dtypes."""
+    return jax.tree.map(lambda x: jnp.full_like(x, fill_value, dtype=dtype), tree)
+
+
+def batch_shape(tree: Tree, shape: tuple[int, ...] = ()) -> Tree:
+    """Every leaf repeated along new leading axes."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *jnp.shape(x))), tree)
+
+
+def split_key_like(rng_key: Array, target_tree: Tree) -> Tree:
+    """A key for every leaf."""
+    treedef = jax.tree.structure(target_tree)
+    return treedef.unflatten(jax.random.split(rng_key, treedef.num_leaves))
+
+
+def random_like(
+    rng_key: Array, target_tree: Tree, sampler: Callable[..., Array] = jax.random.normal, dtype: Any = None
+) -> Tree:
+    """Random numbers of the same shapes: `sampler(key, shape, dtype)` for each leaf, each with its own key."""
+    keys = split_key_like(rng_key, target_tree)
+    return jax.tree.map(lambda x, key: sampler(key, jnp.shape(x), dtype or core.dtype_of(x)), target_tree, keys)
+
+
+def unwrap_random_key_data(input_tree: Tree) -> Tree:
+    """The same tree with typed random keys as the integers that they are made of."""
+
+    def unwrap(x: Any) -> Any:
+        is_key = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return jax.random.key_data(x) if is_key else x
+
+    return jax.tree.map(unwrap, input_tree)
+
+
+# Over all elements.
+
+
+def norm(tree: Tree, ord: int | float | str | None = None, squared: bool = False) -> Array:
+    """The norm of all elements as one vector: of order 2, unless `ord` is 1 or infinity. 0 for an empty tree.
+
+    That of order 2 neither overflows nor underflows on the way.
+
+    Raises:
+        ValueError: an order that is not 1, 2 or infinity.
+
+    >>> norm({"a": jnp.array([3.0]), "b": jnp.array([4.0])})
+    Array(5., dtype=float32)
+    """
+    if ord in (None, 2):
+        value = core.norm(tree)
+    elif ord == 1:
+        value = sum(jax.tree.map(lambda x: jnp.abs(core.upcast(x)), tree)) + 0.0
+    elif ord in (math.inf, "inf", "infinity"):
+        value = jnp.maximum(max(jax.tree.map(lambda x: jnp.abs(core.upcast(x)), tree)), 0.0)
+    else:
+        raise ValueError(f"tree.norm: ord must be 1, 2 or inf, got {ord!r}")
+    value = jnp.asarray(value)
+    return value * value if squared else value
+
+
+def vdot(tree_x: Tree, tree_y: Tree) -> Any:
+    """Σ x̄ y over all elements; 0 for an empty tree."""
+    highest = jax.lax.Precision.HIGHEST
+
+    def dot(x: Any, y: Any) -> Array:
+        return jnp.tensordot(jnp.conj(_wide(x)), _wide(y), jnp.ndim(x), precision=highest)
+
+    return _total(operator.add, jax.tree.leaves(jax.tree.map(dot, tree_x, tree_y)), 0)
+
+
+def sum(tree: Tree, associative_reduction: bool = False) -> Any:
+    """Σ x over all elements; 0 for an empty tree. `associative_reduction` adds the leaves' sums in pairs."""
+    sums = [jnp.sum(_wide(x)) for x in jax.tree.leaves(tree)]
+    if associative_reduction:
+        while len(sums) > 1:
+            pairs = [sums[i : i + 2] for i in range(0, len(sums), 2)]
+            sums = [_total(operator.add, pair, 0) for pair in pairs]
+    return _total(operator.add, sums, 0)
+
+
+def max(tree: Tree) -> Any:
+    """The largest element; −∞ if there is none."""
+    return _total(jnp.maximum, [jnp.max(x) for x in jax.tree.leaves(tree) if jnp.size(x)], -math.inf)
+
+
+def min(tree: Tree) -> Any:
+    """The smallest element; ∞ if there is none."""
+    return _total(jnp.minimum, [jnp.min(x) for x in jax.tree.leaves(tree) if jnp.size(x)], math.inf)
+
+
+def size(tree: Tree) -> int:
+    """The number of elements."""
+    return builtins.sum(jnp.size(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def dtype(tree: Tree, mixed_dtype_handler: str | None = None) -> Any:
+    """The dtype that all leaves have; of several, the `"highest"` or the `"lowest"` if asked. For no leaves, float32.
+
+    Raises:
+        ValueError: several dtypes, and nothing asked; or none of them holds all others.
+    """
+    dtypes = builtins.set(core.dtype_of(leaf) for leaf in jax.tree.leaves(tree))
+    if len(dtypes) < 2:
+        return next(iter(dtypes), jnp.zeros(()).dtype)
+    names = ", ".join(sorted(str(dtype) for dtype in dtypes))
+    if mixed_dtype_handler not in ("highest", "lowest"):
+        raise ValueError(f"tree.dtype: the leaves have several dtypes ({names}); ask for 'highest' or 'lowest'")
+    among = [
+        d for d in dtypes if all(_holds(*((d, o) if mixed_dtype_handler == "highest" else (o, d))) for o in dtypes)
+    ]
+    if not among:
+        raise ValueError(f"tree.dtype: no {mixed_dtype_handler} dtype among {names}")
+    return among[0]
+
+
+def _holds(wide: Any, narrow: Any) -> bool:
+    return jnp.promote_types(wide, narrow) == wide
+
+
+def allclose(a: Tree, b: Tree, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Any:
+    """Whether all elements agree to within the tolerances; true for empty trees."""
+    close = jax.tree.map(lambda x, y: jnp.allclose(x, y, rtol=rtol, atol=atol, equal_nan=equal_nan), a, b)
+    return functools.reduce(operator.and_, jax.tree.leaves(close), True)
+
+
+def _wide(x: Any) -> Array:
+    """An array to sum: floating-point ones in at least float32."""
+    return core.upcast(x) if core.is_inexact(x) else jnp.asarray(x)
+
+
+def _total(f: Callable[[Any, Any], Any], terms: list[Any], start: Any) -> Any:
+    if not terms:
+        return start
+    widest = functools.reduce(np.promote_types, [term.dtype for term in terms])
+    return functools.reduce(f, [term.astype(widest) for term in terms])
+
+
+# Moments.
+
+
+def update_moment(updates: Tree, moments: Tree, decay: Any, order: int) -> Tree:
+    """β m + (1 − β) gᵖ, where p is `order`."""
+    return _elementwise(lambda m, g: numerics.ema(m, g**order, decay), moments, updates)
+
+
+def update_moment_per_elem_norm(updates: Tree, moments: Tree, decay: Any, order: int) -> Tree:
+    """β m + (1 − β) |g|ᵖ for complex leaves, gᵖ for real ones, where p is `order`."""
+
+    def power(g: Array) -> Array:
+        return numerics.abs_sq(g) ** (order / 2) if jnp.iscomplexobj(g) else g**order
+
+    return _elementwise(lambda m, g: numerics.ema(m, power(g), decay), moments, updates)
+
+
+def update_infinity_moment(updates: Tree, moments: Tree, decay: Any, eps: float) -> Tree:
+    """Max(β m, |g| + ε)"""
+    return _elementwise(lambda m, g: jnp.maximum(jnp.abs(g) + eps, decay * m), moments, updates)
+
+
+def bias_correction(moment: Tree, decay: Any, count: Any) -> Tree:
+    """M / (1 − βᵗ), freed of the zero it started from, where t is `count`, at least 1."""
+    t = jnp.asarray(count).astype(jnp.result_type(float))
+    return _elementwise(lambda m: numerics.unbiased(m, decay, t), moment)

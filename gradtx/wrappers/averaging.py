@@ -1,0 +1,196 @@
+"""Averages of the parameters, kept beside the training, and one way to get at them."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core import numerics, tree
+from gradtx.core.base import Container, Inner, Transformation, apply_updates, init_inner, update_inner
+from gradtx.core.hyperparams import Decay, Flag, NonNegative, NonNegativeInt, PositiveInt
+from gradtx.core.tree import Tree
+from gradtx.wrappers.common import copy, find, require
+from gradtx.wrappers.masked import MaskedNode
+
+__all__ = ["ParamsAverageState", "ParamsEmaState", "eval_params", "params_average", "params_ema"]
+
+
+def eval_params(state: Any, params: Tree) -> Tree:
+    """The parameters to evaluate, save or deploy: the averaged ones that `state` holds, wherever it holds them.
+
+    It knows `params_ema`, `params_average`, `lookahead` and `schedule_free`, and every state class with a method
+    `eval_params(params)`. Of an average inside another the outer one is taken; where several act on different leaves
+    (`partition`, `masked`), each gives its own, and leaves without an average come back as they are. Train on with
+    `params` itself.
+
+    Raises:
+        ValueError: nothing in `state` averages, or two averages are of the same leaf.
+
+    >>> import gradtx
+    >>> import jax.numpy as jnp
+    >>> tx = gradtx.params_average(gradtx.sgd(1.0))
+    >>> params = jnp.array([4.0])
+    >>> state = tx.init(params)
+    >>> for grad in (1.0, 2.0):
+    ...     updates, state = tx.update(jnp.array([grad]), state, params)
+    ...     params = gradtx.apply_updates(params, updates)
+    >>> params, gradtx.eval_params(state, params)
+    (Array([1.], dtype=float32), Array([2.], dtype=float32))
+    """
+    found = find(state, lambda node: hasattr(node, "eval_params"))
+    if not found:
+        raise ValueError("eval_params: nothing in the state averages parameters; wrap the optimizer, params_ema(...)")
+    leaves, treedef = jax.tree.flatten(params)
+    chosen = list(leaves)
+    for node in found:
+        for i, leaf in enumerate(jax.tree.leaves(node.eval_params(params))):
+            if leaf is not leaves[i] and chosen[i] is not leaves[i]:
+                raise ValueError(
+                    "eval_params: two averages of the same parameters; take one, state.eval_params(params)"
+                )
+            chosen[i] = chosen[i] if leaf is leaves[i] else leaf
+    return treedef.unflatten(chosen)
+
+
+def overlay(average: Tree, params: Tree, formula: Callable[[Array, Array], Array] = lambda mean, param: mean) -> Tree:
+    """`formula(average, param)` in the parameter's dtype; the parameter itself where the average is masked."""
+
+    def pick(mean: Any, param: Any) -> Any:
+        if isinstance(mean, MaskedNode):
+            return param
+        return formula(mean, tree.upcast(param).astype(mean.dtype)).astype(tree.dtype_of(param))
+
+    return jax.tree.map(pick, average, params, is_leaf=lambda node: isinstance(node, MaskedNode))
+
+
+def _towards(average: Tree, weight: Array, params: Tree, updates: Tree) -> Tree:
+    """Average + weight · (θ − average), θ being the parameters once the updates are applied and rounded."""
+
+    def move(mean: Array, param: Any) -> Array:
+        return mean + weight.astype(numerics.real_dtype(mean.dtype)).astype(mean.dtype) * (
+            param.astype(mean.dtype) - mean
+        )
+
+    return jax.tree.map(move, average, apply_updates(params, tree.cast_like(updates, params)))
+
+
+class ParamsEmaState(NamedTuple):
+    """The state of `params_ema`."""
+
+    count: Array
+    "int32[]: updates made so far."
+    ema: Tree
+    "Like the parameters: their running mean."
+    inner_state: Any
+    "The inner transformation's state."
+
+    def eval_params(self, params: Tree) -> Tree:
+        """The running mean, in the dtypes of the parameters."""
+        return overlay(self.ema, params)
+
+
+class params_ema(Container):
+    """Keep a running mean of the parameters beside the training; `eval_params(state, params)` gives it.
+
+        θ ← θ + inner(g)
+        θ̄ ← β θ̄ + (1 − β) θ,    the first time θ̄ ← θ
+
+    Averages what the parameters become when the updates are applied, so it stands around everything else. The mean is
+    kept in at least float32. Torch's `AveragedModel` and Keras's `use_ema` do the same. Needs the parameters.
+
+    Polyak & Juditsky, 1992; Tarvainen & Valpola, 2017. https://arxiv.org/abs/1703.01780
+    """
+
+    State = ParamsEmaState
+    touches_leaves = True
+
+    inner: Inner
+    "The optimizer whose parameters to average."
+    decay: Decay
+    "β; 0.999 reaches back about a thousand steps."
+    debias: Flag = False
+    "Whether early parameters count as much as the later ones, θ̄ = Σ βᵗ⁻ⁱ θᵢ / Σ βᵗ⁻ⁱ, rather than the first more."
+
+    @property
+    def parts(self) -> tuple[Transformation, ...]:
+        return (self.inner,)
+
+    def init_fn(self, params: Tree) -> ParamsEmaState:
+        return ParamsEmaState(jnp.zeros((), jnp.int32), copy(params), init_inner(self.inner, params))
+
+    def update_fn(
+        self, updates: Tree, state: ParamsEmaState, params: Tree = None, **extra: Any
+    ) -> tuple[Tree, ParamsEmaState]:
+        require("params_ema", params)
+        new, inner_state = update_inner(self.inner, updates, state.inner_state, params, extra)
+        count = numerics.increment(state.count)
+        t = count.astype(jnp.float32)
+        weight = jnp.asarray(1 - self.decay, jnp.float32)
+        if self.debias:
+            weight = weight / numerics.one_minus_power(self.decay, t)
+        weight = jnp.where(count == 1, 1, weight)
+        return new, ParamsEmaState(count, _towards(state.ema, weight, params, new), inner_state)
+
+
+class ParamsAverageState(NamedTuple):
+    """The state of `params_average`."""
+
+    count: Array
+    "int32[]: updates made so far."
+    average: Tree
+    "Like the parameters: the mean; before the averaging starts, the parameters themselves."
+    inner_state: Any
+    "The inner transformation's state."
+
+    def eval_params(self, params: Tree) -> Tree:
+        """The mean, in the dtypes of the parameters."""
+        return overlay(self.average, params)
+
+
+class params_average(Container):
+    """Keep a mean of all parameters of the training, or of its last part; `eval_params(state, params)` gives it.
+
+        θ ← θ + inner(g)
+        θ̄ ← θ̄ + w (θ − θ̄),   w = (γ + 1) / (γ + n),   n = 1, 2, … counts the parameters averaged
+
+    With γ = 0 all count alike. With `start` and `every` that is stochastic weight averaging (Izmailov et al., 2018,
+    https://arxiv.org/abs/1803.05407); from the first step on it is Polyak's and Ruppert's average. γ > 0 forgets the
+    beginning (Shamir & Zhang, 2012, https://arxiv.org/abs/1212.1824); 8 is usual with DoG. Needs the parameters.
+    """
+
+    State = ParamsAverageState
+    touches_leaves = True
+
+    inner: Inner
+    "The optimizer whose parameters to average."
+    start: NonNegativeInt = 0
+    "Updates before the averaging starts; three quarters of the training is usual for stochastic weight averaging."
+    every: PositiveInt = 1
+    "Take the parameters of every so many updates, an epoch's or a cycle's."
+    gamma: NonNegative = 0.0
+    "γ."
+
+    @property
+    def parts(self) -> tuple[Transformation, ...]:
+        return (self.inner,)
+
+    def init_fn(self, params: Tree) -> ParamsAverageState:
+        return ParamsAverageState(jnp.zeros((), jnp.int32), copy(params), init_inner(self.inner, params))
+
+    def update_fn(
+        self, updates: Tree, state: ParamsAverageState, params: Tree = None, **extra: Any
+    ) -> tuple[Tree, ParamsAverageState]:
+        require("params_average", params)
+        new, inner_state = update_inner(self.inner, updates, state.inner_state, params, extra)
+        count = numerics.increment(state.count)
+        weight = self._weight(count - self.start)
+        return new, ParamsAverageState(count, _towards(state.average, weight, params, new), inner_state)
+
+    def _weight(self, steps: Array) -> Array:
+        """The weight of the newest parameters, `steps` after the start: 1 before the first that is averaged."""
+        n = jnp.maximum(steps // self.every, 1).astype(jnp.float32)
+        gamma = jnp.asarray(self.gamma, jnp.float32)
+        taken = (steps < self.every) | (steps % self.every == 0)
+        return jnp.where(taken, (gamma + 1) / (gamma + n), 0)

@@ -1,0 +1,74 @@
+"""What several wrappers need: a choice between trees, finiteness, states by class, functions as hyper-parameters."""
+
+import dataclasses
+import functools
+import inspect
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core import check, tree
+from gradtx.core.tree import Tree
+
+__all__ = ["Function", "all_finite", "choose", "copy", "find", "require", "zeros_unless"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Function:
+    """The kind of a hyper-parameter that is a function; `signature` is for the message."""
+
+    signature: str
+    example: Any = None
+    numeric: bool = dataclasses.field(default=False, init=False)
+
+    def convert(self, where: str, value: Any) -> Any:
+        """The function; a partial of a class is called, so that `partial(skip_large_updates, ...)` is as in optax."""
+        if isinstance(value, functools.partial) and inspect.isclass(value.func):
+            return value()
+        if not callable(value) or inspect.isclass(value):
+            raise TypeError(f"{where} must be a function {self.signature}, got {check.describe(value)}")
+        return value
+
+
+def choose(condition: Array, yes: Tree, no: Tree) -> Tree:
+    """`yes` where the scalar condition holds, else `no`: leaf by leaf, of the same shapes and dtypes."""
+
+    def pick(a: Any, b: Any) -> Any:
+        return a if tree.dtype_of(a) == jax.dtypes.float0 else jax.lax.select(condition, a, b)
+
+    return jax.tree.map(pick, yes, no)
+
+
+def zeros_unless(condition: Array, updates: Tree) -> Tree:
+    """The updates where the scalar condition holds, else zeros; leaves that are not floating-point stay as they are."""
+
+    def pick(x: Any) -> Any:
+        return jax.lax.select(condition, x, jnp.zeros_like(x)) if tree.is_inexact(x) else x
+
+    return jax.tree.map(pick, updates)
+
+
+def all_finite(updates: Tree) -> Array:
+    """Whether no element of any floating-point leaf is infinite or NaN."""
+    verdicts = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(updates) if tree.is_inexact(x)]
+    return functools.reduce(operator.and_, verdicts, jnp.asarray(True))
+
+
+def copy(params: Tree) -> Tree:
+    """The parameters in buffers of their own and in compute dtype, so that they and the state may both be donated."""
+    return jax.tree.map(lambda x: jnp.copy(tree.upcast(x)), params)
+
+
+def find(state: Any, wanted: Callable[[Any], bool]) -> list[Any]:
+    """The outermost nodes of a nested state that `wanted` says yes to, in order."""
+    return [node for node in jax.tree.leaves(state, is_leaf=wanted) if wanted(node)]
+
+
+def require(name: str, params: Tree) -> None:
+    """Refuse an update without parameters."""
+    if params is None:
+        raise ValueError(f"{name} needs the parameters: update(updates, state, params)")

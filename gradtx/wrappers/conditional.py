@@ -1,0 +1,164 @@
+"""Transformations that act at some steps only."""
+
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core import check, numerics, tree
+from gradtx.core.base import Container, Extras, Inner, Transformation, init_inner, update_inner
+from gradtx.core.hyperparams import Flag, PositiveInt
+from gradtx.core.spec import Spec
+from gradtx.core.tree import Tree
+from gradtx.wrappers.common import Function
+
+__all__ = [
+    "ConditionallyMaskState",
+    "ConditionallyTransformState",
+    "conditionally_mask",
+    "conditionally_transform",
+    "every_k_steps",
+]
+
+
+class every_k_steps(Spec):
+    """A condition for `conditionally_transform`: true at the updates k, 2k, 3k, ….
+
+    >>> [bool(every_k_steps(3)(step)) for step in range(6)]
+    [False, False, True, False, False, True]
+    """
+
+    k: PositiveInt
+    "The period."
+
+    def __call__(self, step: Any) -> Array:
+        """Whether the update after `step` others is one of them."""
+        return (jnp.asarray(step) + 1) % self.k == 0
+
+
+Condition = Annotated[Any, Function("(step, **extra) → bool", every_k_steps(2))]
+
+
+class ConditionallyTransformState(NamedTuple):
+    """The state of `conditionally_transform`."""
+
+    inner_state: Any
+    "The inner transformation's state."
+    step: Array
+    "int32[]: updates made so far, with the inner transformation or without."
+
+
+class conditionally_transform(Container):
+    """Call `inner` at the steps where a condition holds; at the others the updates **pass through unchanged**.
+
+        u, s ← inner(g, s)   if condition(step)
+        u = g                otherwise
+
+    The condition sees the number of updates made before, an int32 scalar, and gives a bool.
+
+    >>> import gradtx
+    >>> gradtx.conditionally_transform(gradtx.clip(1.0), gradtx.every_k_steps(10))
+    conditionally_transform(clip(1.0), every_k_steps(10))
+    """
+
+    State = ConditionallyTransformState
+
+    inner: Inner
+    "What to apply."
+    should_transform_fn: Condition
+    "The condition: `every_k_steps(10)`, or a function of the step."
+    forward_extra_args: Flag = False
+    "Whether the condition gets the extra arguments too."
+
+    @property
+    def parts(self) -> tuple[Transformation, ...]:
+        return (self.inner,)
+
+    @property
+    def extras(self) -> Extras:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Those of the inner transformation, and of the condition."""
+        return _extras(self)
+
+    def init_fn(self, params: Tree) -> ConditionallyTransformState:
+        return ConditionallyTransformState(init_inner(self.inner, params), jnp.zeros((), jnp.int32))
+
+    def update_fn(
+        self, updates: Tree, state: ConditionallyTransformState, params: Tree = None, **extra: Any
+    ) -> tuple[Tree, ConditionallyTransformState]:
+        new, inner_state = _update_if(self, updates, updates, state, params, extra)
+        return new, ConditionallyTransformState(inner_state, numerics.increment(state.step))
+
+
+class ConditionallyMaskState(NamedTuple):
+    """The state of `conditionally_mask`."""
+
+    step: Array
+    "int32[]: updates made so far, with the inner transformation or without."
+    inner_state: Any
+    "The inner transformation's state."
+
+
+class conditionally_mask(Container):
+    """Call `inner` at the steps where a condition holds; at the others the updates **are zero**.
+
+        u, s ← inner(g, s)   if condition(step)
+        u = 0                otherwise
+
+    The condition sees the number of updates made before, an int32 scalar, and gives a bool.
+    """
+
+    State = ConditionallyMaskState
+
+    inner: Inner
+    "What to apply."
+    should_transform_fn: Condition
+    "The condition: `every_k_steps(10)`, or a function of the step."
+    forward_extra_args: Flag = False
+    "Whether the condition gets the extra arguments too."
+
+    @property
+    def parts(self) -> tuple[Transformation, ...]:
+        return (self.inner,)
+
+    @property
+    def extras(self) -> Extras:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Those of the inner transformation, and of the condition."""
+        return _extras(self)
+
+    def init_fn(self, params: Tree) -> ConditionallyMaskState:
+        return ConditionallyMaskState(jnp.zeros((), jnp.int32), init_inner(self.inner, params))
+
+    def update_fn(
+        self, updates: Tree, state: ConditionallyMaskState, params: Tree = None, **extra: Any
+    ) -> tuple[Tree, ConditionallyMaskState]:
+        zeros = jax.tree.map(lambda x: jnp.zeros_like(x) if tree.is_inexact(x) else x, updates)
+        new, inner_state = _update_if(self, updates, zeros, state, params, extra)
+        return new, ConditionallyMaskState(numerics.increment(state.step), inner_state)
+
+
+def _extras(tx: Any) -> Extras:
+    inner = Extras.union(tx.parts)
+    if not tx.forward_extra_args:
+        return inner
+    own = Extras.of(tx.should_transform_fn, skip=1)
+    return Extras(inner.required | own.required, inner.known | own.known, inner.open or own.open)
+
+
+def _update_if(tx: Any, updates: Tree, otherwise: Tree, state: Any, params: Tree, extra: Any) -> tuple[Tree, Any]:
+    """The inner update if the condition holds, else `otherwise` and the inner state as it was."""
+    seen = Extras.of(tx.should_transform_fn, skip=1).select(type(tx).__name__, extra) if tx.forward_extra_args else {}
+    condition = jnp.asarray(tx.should_transform_fn(state.step, **seen))
+    if condition.shape != () or condition.dtype != bool:
+        raise ValueError(
+            f"{type(tx).__name__}: should_transform_fn must give a scalar bool, got {check.describe(condition)} "
+            f"from {tx.should_transform_fn!r}"
+        )
+    like = updates if params is None else params
+    otherwise = tree.promote(otherwise, like)
+
+    def act(inner_state: Any) -> tuple[Tree, Any]:
+        new, inner_state = update_inner(tx.inner, updates, inner_state, params, extra)
+        return tree.cast_like(new, otherwise), inner_state
+
+    return jax.lax.cond(condition, act, lambda inner_state: (otherwise, inner_state), state.inner_state)

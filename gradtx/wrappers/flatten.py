@@ -1,0 +1,130 @@
+"""Many small leaves as one long one."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core import tree
+from gradtx.core.base import (
+    Container,
+    Inner,
+    Optimizer,
+    Transformation,
+    chain,
+    identity,
+    init_inner,
+    named_chain,
+    update_inner,
+)
+from gradtx.core.masks import MaskKind
+from gradtx.core.tree import Tree
+
+__all__ = ["FlattenState", "flatten"]
+
+# Until a transformation says so itself, with a class attribute `elementwise`.
+_ELEMENTWISE = frozenset(
+    {
+        "add_decayed_weights",
+        "clip",
+        "ema",
+        "identity",
+        "scale",
+        "scale_by_adam",
+        "scale_by_amsgrad",
+        "scale_by_learning_rate",
+        "scale_by_lion",
+        "scale_by_schedule",
+        "trace",
+    }
+)
+
+
+class FlattenState(NamedTuple):
+    """The state of `flatten`."""
+
+    inner_state: Any
+    "The inner transformation's state, of vectors in the place of leaves: one for each dtype, by its name."
+
+
+class flatten(Container):
+    """Run `inner` on one vector of all leaves (one for each dtype they are computed in) instead of on every leaf.
+
+    The result is the same, for transformations that act on each element alone. For thousands of tiny leaves the
+    program is smaller; but the leaves are copied together and apart again in every step, which for large models is
+    slower, needs more memory, and moves sharded arrays about. Storing equal layers stacked is better where possible.
+
+    Raises:
+        TypeError: `inner`, or a part of it, does not act element by element: a norm, a factored moment, a mask.
+
+    >>> import gradtx
+    >>> import jax.numpy as jnp
+    >>> tx = gradtx.flatten(gradtx.sgd(0.1, momentum=0.9))
+    >>> tx.init({"a": jnp.zeros(()), "b": jnp.zeros((2, 2))}).inner_state[0].trace
+    {'float32': Array([0., 0., 0., 0., 0.], dtype=float32)}
+    >>> gradtx.flatten(gradtx.chain(gradtx.clip_by_norm(1.0), gradtx.sgd(0.1)))
+    Traceback (most recent call last):
+    TypeError: flatten: clip_by_norm does not act on each element alone; chain it before or after, outside of flatten
+    """
+
+    State = FlattenState
+    touches_leaves = True
+
+    inner: Inner
+    "A transformation that acts on each element alone."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if culprit := _not_elementwise(self.inner):
+            raise TypeError(
+                f"flatten: {culprit} does not act on each element alone; chain it before or after, outside of flatten"
+            )
+
+    @property
+    def parts(self) -> tuple[Transformation, ...]:
+        return (self.inner,)
+
+    def init_fn(self, params: Tree) -> FlattenState:
+        return FlattenState(init_inner(self.inner, _ravel(params, params)))
+
+    def update_fn(
+        self, updates: Tree, state: FlattenState, params: Tree = None, **extra: Any
+    ) -> tuple[Tree, FlattenState]:
+        like = updates if params is None else params
+        vectors = params if params is None else _ravel(params, like)
+        new, inner_state = update_inner(self.inner, _ravel(updates, like), state.inner_state, vectors, extra)
+        return _unravel(new, like), FlattenState(inner_state)
+
+
+def _not_elementwise(tx: Any) -> str | None:
+    """The name of the first part that is not known to act on each element alone; one with a mask does not."""
+    name = type(tx).__name__
+    if isinstance(tx, chain | named_chain | Optimizer | identity):
+        return next(filter(None, map(_not_elementwise, tx.parts)), None)
+    if not getattr(type(tx), "elementwise", name in _ELEMENTWISE):
+        return name
+    kinds = tx.field_kinds() if hasattr(tx, "field_kinds") else {}
+    masked = any(isinstance(kind, MaskKind) and getattr(tx, field) is not None for field, kind in kinds.items())
+    return name if masked else None
+
+
+def _ravel(leaves: Tree, like: Tree) -> dict[str, Array]:
+    """The leaves end to end in vectors, one for each compute dtype that occurs in `like`."""
+    vectors: dict[str, list[Array]] = {}
+    for x, other in zip(jax.tree.leaves(leaves), jax.tree.leaves(like), strict=True):
+        dtype = tree.upcast(other).dtype
+        vectors.setdefault(dtype.name, []).append(jnp.ravel(tree.upcast(x).astype(dtype)))
+    return {name: jnp.concatenate(parts) for name, parts in vectors.items()}
+
+
+def _unravel(vectors: dict[str, Array], like: Tree) -> Tree:
+    """The inverse of `_ravel`."""
+    leaves, treedef = jax.tree.flatten(like)
+    offsets = dict.fromkeys(vectors, 0)
+    parts: list[Array] = []
+    for other in leaves:
+        name, start = tree.upcast(other).dtype.name, offsets[tree.upcast(other).dtype.name]
+        offsets[name] = start + other.size
+        parts.append(vectors[name][start : start + other.size].reshape(other.shape))
+    return treedef.unflatten(parts)

@@ -1,0 +1,393 @@
+"""Hyper-parameters that live in the state, where they can be read, logged and changed between steps."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from gradtx.core import check, numerics
+from gradtx.core.base import (
+    Container,
+    GradientTransformation,
+    Transformation,
+    TransformationKind,
+    init_inner,
+    update_inner,
+)
+from gradtx.core.hyperparams import DType, Optional, Real, is_schedule
+from gradtx.core.tree import Tree
+from gradtx.transforms.scaling import scale
+
+__all__ = ["InjectStatefulHyperparamsState", "WrappedScheduleState", "inject_factory", "inject_hyperparams"]
+
+
+class WrappedScheduleState(NamedTuple):
+    """The clock of one scheduled hyper-parameter."""
+
+    count: Array
+    "int32[]: updates made so far."
+
+
+class InjectStatefulHyperparamsState(NamedTuple):
+    """The state of `inject_hyperparams`."""
+
+    count: Array
+    "int32[]: updates made so far."
+    hyperparams: dict[str, Array]
+    "float32[] each, by name: the values of the next update; of scheduled ones, those of the last."
+    hyperparams_states: dict[str, WrappedScheduleState]
+    "By the name of each scheduled one, its clock."
+    inner_state: Any
+    "The state of the transformation."
+
+
+class _Injecting(Container, abstract=True):
+    """What the two spellings share: the values of hyper-parameters, and a transformation made with others."""
+
+    State = InjectStatefulHyperparamsState
+
+    def initial(self) -> Mapping[str, Any]:
+        """The hyper-parameters that go into the state: numbers, arrays or schedules, by name."""
+        raise NotImplementedError
+
+    def made(self, values: Mapping[str, Any]) -> Transformation:
+        """The transformation with these values."""
+        raise NotImplementedError
+
+    def dtype(self) -> Any:
+        """The dtype of the values: at least float32, float64 where that is enabled."""
+        return None
+
+    @property
+    def parts(self) -> tuple[Transformation, ...]:
+        start = {name: 0.5 if is_schedule(value) else value for name, value in self.initial().items()}
+        return (self.made(start),)
+
+    def init_fn(self, params: Tree) -> InjectStatefulHyperparamsState:
+        count, initial = jnp.zeros((), jnp.int32), self.initial()
+        values = {name: self._value(name, given, count) for name, given in initial.items()}
+        clocks = {name: WrappedScheduleState(count) for name, given in initial.items() if is_schedule(given)}
+        inner_state = init_inner(self.made(values), params)
+        return InjectStatefulHyperparamsState(count, values, clocks, inner_state)
+
+    def update_fn(
+        self, updates: Tree, state: InjectStatefulHyperparamsState, params: Tree = None, **extra: Any
+    ) -> tuple[Tree, InjectStatefulHyperparamsState]:
+        initial = self.initial()
+        self._check(initial, state)
+        values = {
+            name: self._value(name, given if is_schedule(given) else state.hyperparams[name], state.count)
+            for name, given in initial.items()
+        }
+        new, inner_state = update_inner(self.made(values), updates, state.inner_state, params, extra)
+        count = numerics.increment(state.count)
+        clocks = {name: WrappedScheduleState(count) for name in state.hyperparams_states}
+        return new, InjectStatefulHyperparamsState(count, values, clocks, inner_state)
+
+    def _value(self, name: str, given: Any, count: Array) -> Array:
+        value = jnp.asarray(given(count) if is_schedule(given) else given)
+        if value.shape != () or not _is_real_dtype(value.dtype):
+            raise ValueError(f"{type(self).__name__}: {name} must be a real scalar, got {check.describe(value)}")
+        known = not value.weak_type and jnp.issubdtype(value.dtype, jnp.floating)
+        dtype = np.promote_types(np.float32, value.dtype) if known else jnp.result_type(float)
+        return jax.lax.convert_element_type(value, self.dtype() or dtype)
+
+    def _check(self, initial: Mapping[str, Any], state: InjectStatefulHyperparamsState) -> None:
+        if state.hyperparams.keys() != initial.keys():
+            raise ValueError(
+                f"{type(self).__name__}: expected the hyper-parameters {', '.join(initial)} in the state, "
+                f"got {', '.join(state.hyperparams)}"
+            )
+        for name, given in initial.items():
+            value = state.hyperparams[name]
+            if is_schedule(given) and (not hasattr(value, "dtype") or getattr(value, "weak_type", False)):
+                raise ValueError(
+                    f"{type(self).__name__}: {name} was set by hand, but follows the schedule {given!r}: "
+                    "give a number instead of the schedule to set it yourself"
+                )
+
+
+class NamesKind:
+    """Names, as a tuple; a single one may be given as a string."""
+
+    example = ()
+    numeric = False
+
+    def convert(self, where: str, value: Any) -> tuple[str, ...]:
+        names = (value,) if isinstance(value, str) else tuple(value)
+        if wrong := [name for name in names if not isinstance(name, str)]:
+            raise TypeError(f"{where} must be names of hyper-parameters, got {wrong[0]!r}")
+        return names
+
+
+Names = Annotated[Any, NamesKind()]
+"Names of hyper-parameters: strings, or one string."
+
+
+class InjectedKind:
+    """A transformation. A class or a function is no mistake here, but the other spelling."""
+
+    numeric = False
+
+    @property
+    def example(self) -> Any:
+        return scale(-0.5)
+
+    def convert(self, where: str, value: Any) -> Any:
+        return TransformationKind().convert(where, value)
+
+
+class inject_hyperparams(_Injecting):
+    """Keep hyper-parameters in the state instead of in the transformation.
+
+        tx = inject_hyperparams(adam(1e-3))        # or, as in optax, inject_hyperparams(adam)(learning_rate=1e-3)
+        state = tx.init(params)
+        state.hyperparams["learning_rate"]                          # read
+        state = gradtx.set_hyperparams(state, learning_rate=1e-4)   # change: nothing is compiled again
+
+    All numbers are injected but whole numbers, which shape the program; `names` restricts that to some, `static_args`
+    exempts some. Those of a chain's stages, too: two of one name are called `adam.b1` and `lion.b1`. They are float32
+    scalars, whatever the dtype of the parameters; float64 if that is enabled. The values of schedules are recorded in
+    the state at every update; they cannot be set. An assignment `state.hyperparams["learning_rate"] = 1e-4` does as
+    well, but a Python number compiles the step once more.
+
+    What is not injected stays a Python number, from which constants such as 1 − β are formed in double precision. An
+    injected β is rounded to float32, 0.999 to 0.99900001, and stands for itself in every formula: after 25 steps the
+    parameters agree with those of the plain transformation to six digits. Inject the learning rate only
+    (`names="learning_rate"`) where they should agree to the last one.
+
+    Raises:
+        ValueError: there is no hyper-parameter of the name; a scheduled one was set by hand.
+
+    >>> import gradtx
+    >>> import jax.numpy as jnp
+    >>> tx = gradtx.inject_hyperparams(gradtx.sgd(0.5))
+    >>> state = tx.init(jnp.ones(1))
+    >>> state = gradtx.set_hyperparams(state, learning_rate=0.25)
+    >>> updates, state = tx.update(jnp.ones(1), state)
+    >>> updates, state.hyperparams
+    (Array([-0.25], dtype=float32), {'learning_rate': Array(0.25, dtype=float32)})
+    """
+
+    __signature__: ClassVar[inspect.Signature]
+
+    inner: Annotated[Any, InjectedKind()]
+    "A transformation; or a class or function that makes one, for the other spelling."
+    static_args: Names = ()
+    "Names that are not injected."
+    hyperparam_dtype: DType | None = None
+    "Dtype of the values in the state, float32 or float64."
+    names: Names | None = None
+    "Names to inject, all by default."
+
+    def __new__(cls, inner: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(inner, type) or (callable(inner) and not hasattr(inner, "update")):
+            return functools.partial(_inject_into, inner, *_options(*args, **kwargs))
+        return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_dtype("inject_hyperparams", self.hyperparam_dtype)
+        known = _names_of(self.inner).values()
+        if unknown := [name for name in (*self.static_args, *(self.names or ())) if name not in known]:
+            raise ValueError(
+                f"inject_hyperparams: no hyper-parameter {', '.join(unknown)} to inject; there is {', '.join(known)}"
+            )
+
+    def initial(self) -> Mapping[str, Any]:
+        return {name: value for name, (_, value) in self._chosen.items()}
+
+    def made(self, values: Mapping[str, Any]) -> Transformation:
+        by_path = {path: values[name] for name, (path, _) in self._chosen.items()}
+        return _with_hyperparams(lambda path, value: by_path.get(path, value), self.inner)
+
+    def dtype(self) -> Any:
+        return self.hyperparam_dtype
+
+    @functools.cached_property
+    def _chosen(self) -> dict[str, tuple[tuple[Any, ...], Any]]:
+        """Path and value of each injected hyper-parameter, by name."""
+        values = dict(_hyperparams(self.inner))
+        chosen = {name: (path, values[path]) for path, name in _names_of(self.inner).items()}
+        wanted = chosen if self.names is None else self.names
+        return {name: item for name, item in chosen.items() if name in wanted and name not in self.static_args}
+
+
+# The hyper-parameters of a transformation and of those that it holds.
+
+
+def _hyperparams(tx: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Every number, array or schedule among the hyper-parameters, with its path."""
+    found: list[tuple[tuple[Any, ...], Any]] = []
+
+    def note(path: tuple[Any, ...], value: Any) -> Any:
+        found.append((path, value))
+        return value
+
+    _with_hyperparams(note, tx)
+    return iter(found)
+
+
+def _with_hyperparams(f: Callable[[tuple[Any, ...], Any], Any], node: Any, path: tuple[Any, ...] = ()) -> Any:
+    """`node` with `f(path, value)` for each number, array or schedule among its hyper-parameters."""
+    if isinstance(node, _Injecting):
+        return node
+    if isinstance(node, GradientTransformation):
+        owner = (*path, type(node).__name__)
+        changes = {}
+        for field, kind in node.field_kinds().items():
+            value = getattr(node, field)
+            if _is_real(kind) and value is not None:
+                changes[field] = f((*owner, field), value)
+            elif not kind.numeric:
+                changes[field] = _with_hyperparams(f, value, owner)
+        changes = {field: value for field, value in changes.items() if value is not getattr(node, field)}
+        return node.replace(**changes) if changes else node
+    if type(node) in (tuple, list, dict):
+        items = node.items() if type(node) is dict else enumerate(node)
+        new = {key: _with_hyperparams(f, item, (*path, key)) for key, item in items}
+        if all(new[key] is item for key, item in (node.items() if type(node) is dict else enumerate(node))):
+            return node
+        return new if type(node) is dict else type(node)(new.values())
+    return node
+
+
+def _is_real(kind: Any) -> bool:
+    return isinstance(kind.kind if isinstance(kind, Optional) else kind, Real)
+
+
+def _names_of(tx: Any) -> dict[tuple[Any, ...], str]:
+    """What each hyper-parameter is called, by its path: its field, where two have that, the owner and the field."""
+    paths = [path for path, _ in _hyperparams(tx)]
+    for depth in (1, 2):
+        names = {path: ".".join(map(str, path[-depth:])) for path in paths}
+        if len(set(names.values())) == len(paths):
+            return names
+    return {path: ".".join(map(str, path)) for path in paths}
+
+
+inject_hyperparams.__signature__ = inspect.Signature(  # that of `__init__`: `__new__` only looks at the first argument
+    list(inspect.signature(inject_hyperparams.__init__).parameters.values())[1:]
+)
+
+
+# The other spelling: for classes and functions that make a transformation of hyper-parameters.
+
+
+class FactoryKind:
+    """A class or a function that makes a transformation."""
+
+    example = scale
+    numeric = False
+
+    def convert(self, where: str, value: Any) -> Any:
+        if not callable(value):
+            raise TypeError(f"{where} must be a function that makes a transformation, got {check.describe(value)}")
+        return value
+
+
+class inject_factory(_Injecting):
+    """What `inject_hyperparams(factory)(...)` is for a function: a transformation made anew at every update.
+
+    Injected are the arguments, given or by default, that are floats, arrays or schedules; `static_args` are exempt.
+
+    >>> import gradtx
+    >>> import jax.numpy as jnp
+    >>> def clipped_sgd(learning_rate, max_norm=1.0):
+    ...     return gradtx.chain(gradtx.clip_by_global_norm(max_norm), gradtx.sgd(learning_rate))
+    >>> tx = gradtx.inject_hyperparams(clipped_sgd)(learning_rate=0.5)
+    >>> tx
+    inject_factory(clipped_sgd, {'learning_rate': 0.5})
+    >>> tx.init(jnp.ones(1)).hyperparams
+    {'learning_rate': Array(0.5, dtype=float32), 'max_norm': Array(1., dtype=float32)}
+    """
+
+    factory: Annotated[Any, FactoryKind()]
+    "The function; registered (`gradtx.register`), it goes to JSON and back."
+    arguments: dict[str, Any]
+    "Its arguments, by name."
+    static_args: Names = ()
+    "Names of arguments that are not injected."
+    hyperparam_dtype: DType | None = None
+    "Dtype of the values in the state, float32 or float64."
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls(scale, {"step_size": -0.5})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_dtype("inject_factory", self.hyperparam_dtype)
+        known = inspect.signature(self.factory).parameters
+        if unknown := [name for name in self.static_args if name not in known]:
+            raise ValueError(
+                f"inject_factory: static_args: {self.factory.__name__} has no argument {', '.join(unknown)}; "
+                f"it has {', '.join(known)}"
+            )
+
+    def initial(self) -> Mapping[str, Any]:
+        return {
+            name: value
+            for name, value in self._all.items()
+            if name not in self.static_args and (_is_number(value) or is_schedule(value))
+        }
+
+    def made(self, values: Mapping[str, Any]) -> Transformation:
+        return TransformationKind().convert("inject_factory: what it made", self.factory(**{**self._all, **values}))
+
+    def dtype(self) -> Any:
+        return self.hyperparam_dtype
+
+    @functools.cached_property
+    def _all(self) -> dict[str, Any]:
+        """The arguments, defaults included."""
+        bound = inspect.signature(self.factory).bind(**self.arguments)
+        bound.apply_defaults()
+        return _flat(bound)
+
+
+def _inject_into(
+    factory: Callable[..., Any], static_args: Any, dtype: Any, names: Any, *args: Any, **kwargs: Any
+) -> Any:
+    if isinstance(factory, type) and issubclass(factory, GradientTransformation):
+        inner = factory(*args, **kwargs)
+        known = _names_of(inner).values()
+        static = tuple(name for name in NamesKind().convert("inject_hyperparams: static_args", static_args))
+        if unknown := [name for name in static if name not in inner.field_kinds()]:
+            raise ValueError(f"inject_hyperparams: static_args: {factory.__name__} has no {', '.join(unknown)}")
+        return inject_hyperparams(inner, tuple(name for name in static if name in known), dtype, names)
+    if names is not None:
+        raise ValueError("inject_hyperparams: names go with a transformation; for a function, give static_args")
+    arguments = _flat(inspect.signature(factory).bind(*args, **kwargs))
+    return inject_factory(factory, arguments, static_args, dtype)
+
+
+def _options(static_args: Any = (), hyperparam_dtype: Any = None, names: Any = None) -> tuple[Any, Any, Any]:
+    return static_args, hyperparam_dtype, names
+
+
+def _flat(bound: inspect.BoundArguments) -> dict[str, Any]:
+    """All arguments by name, those that `**kwargs` took among them."""
+    kinds = {name: parameter.kind for name, parameter in bound.signature.parameters.items()}
+    taken = [name for name in bound.arguments if kinds[name] is inspect.Parameter.VAR_KEYWORD]
+    own = {name: value for name, value in bound.arguments.items() if name not in taken}
+    return own | {key: value for name in taken for key, value in bound.arguments[name].items()}
+
+
+def _is_real_dtype(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value may be injected: a float or an array; whole numbers shape the program."""
+    return isinstance(value, float | np.floating | Array | np.ndarray)
+
+
+def _check_dtype(where: str, dtype: Any) -> None:
+    if dtype is not None and jnp.finfo(dtype).bits < 32:
+        raise ValueError(f"{where}: hyperparam_dtype must be float32 or float64, got {dtype.name}")

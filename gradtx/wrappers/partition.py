@@ -1,0 +1,372 @@
+"""Different transformations, or different hyper-parameters, for different leaves; and none for frozen ones."""
+
+import functools
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core import check
+from gradtx.core.base import (
+    Container,
+    EmptyState,
+    GradientTransformation,
+    Inner,
+    Transformation,
+    TransformationKind,
+    identity,
+)
+from gradtx.core.masks import (
+    Labels,
+    Mask,
+    PairsKind,
+    first_matches,
+    is_label,
+    label_leaves,
+    leaf_names,
+    mask_leaves,
+    visible_only,
+)
+from gradtx.core.tree import Tree, dtype_of
+from gradtx.wrappers.masked import MaskedState, init_visible, merge, update_visible
+
+__all__ = [
+    "PartitionState",
+    "freeze",
+    "multi_transform",
+    "param_groups",
+    "partition",
+    "selective_transform",
+    "trainable",
+]
+
+
+class PartitionState(NamedTuple):
+    """The states of the transformations that share the leaves among themselves."""
+
+    inner_states: dict[Any, MaskedState]
+    "By label: the state of that transformation, with `MaskedNode()` in the place of the leaves of others."
+
+
+# Several transformations.
+
+
+class TransformationsKind:
+    """A dict from labels to transformations."""
+
+    numeric = False
+
+    @property
+    def example(self) -> dict[str, Any]:
+        return {"all": identity()}
+
+    def convert(self, where: str, value: Any) -> dict[Any, Any]:
+        if not isinstance(value, Mapping) or not value:
+            raise TypeError(f"{where} must be a dict from labels to transformations, got {value!r}")
+        if wrong := [label for label in value if not is_label(label)]:
+            raise TypeError(f"{where}: {wrong[0]!r} is no label: use a string, say")
+        return {label: TransformationKind().convert(f"{where}[{label!r}]", tx) for label, tx in value.items()}
+
+
+class partition(Container):
+    """Give every leaf to the transformation of its label.
+
+        partition({"slow": sgd(0.1), "fast": adam(1e-3)}, label_by_path({"^embed": "slow"}, otherwise="fast"))
+
+    Every leaf has exactly one label, and so goes through exactly one transformation. What looks at all leaves, such
+    as `clip_by_global_norm`, sees inside only those of its label: put it outside, in a chain.
+
+    Raises:
+        ValueError: a label without a transformation, a transformation whose label no leaf has, labels not shaped like
+            the parameters or a prefix of them.
+
+    >>> import gradtx
+    >>> import jax.numpy as jnp
+    >>> params = {"bias": jnp.ones(1), "kernel": jnp.ones(1)}
+    >>> tx = gradtx.partition({"a": gradtx.sgd(0.1), "b": gradtx.sgd(1.0)}, {"bias": "a", "kernel": "b"})
+    >>> tx.update(params, tx.init(params), params)[0]
+    {'bias': Array([-0.1], dtype=float32), 'kernel': Array([-1.], dtype=float32)}
+    >>> gradtx.partition({"a": gradtx.sgd(0.1), "c": gradtx.sgd(1.0)}, {"bias": "a", "kernel": "b"}).init(params)
+    Traceback (most recent call last):
+    ValueError: partition: no transformation for the label 'b'; no leaf has the label 'c'; the labels of the leaves
+    are 'a', 'b', those of the transformations 'a', 'c'
+    """
+
+    State = PartitionState
+
+    transforms: Annotated[Any, TransformationsKind()]
+    "A dict from labels to transformations."
+    param_labels: Labels
+    "The label of each leaf: a tree of labels or a prefix of it, `label_by_path`, or a function of the parameters."
+
+    @property
+    def parts(self) -> tuple[Transformation, ...]:
+        return tuple(self.transforms.values())
+
+    def init_fn(self, params: Tree) -> PartitionState:
+        return _init_groups(self.transforms, self._labels(params), params)
+
+    def update_fn(
+        self, updates: Tree, state: PartitionState, params: Tree = None, **extra: Any
+    ) -> tuple[Tree, PartitionState]:
+        labels = self._labels(updates if params is None else params)
+        return _update_groups("partition", self.transforms, labels, updates, state, params, extra)
+
+    def _labels(self, params: Tree) -> list[Any]:
+        labels, used = label_leaves("partition: param_labels", self.param_labels, params)
+        unknown, unused = used - self.transforms.keys(), (self.transforms.keys() - used if used else set())
+        problems = [f"no transformation for the label {_names(unknown)}"] if unknown else []
+        problems += [f"no leaf has the label {_names(unused)}"] if unused else []
+        if problems:
+            raise ValueError(
+                f"partition: {'; '.join(problems)}; the labels of the leaves are {_names(used)}, "
+                f"those of the transformations {_names(self.transforms)}"
+            )
+        return labels
+
+
+multi_transform = partition
+"The same, under its older name."
+
+
+def _names(labels: Any) -> str:
+    return ", ".join(sorted(map(repr, labels)))
+
+
+def _init_groups(transforms: Mapping[Any, Any], labels: list[Any], params: Tree) -> PartitionState:
+    """A state for each transformation, of the leaves that have its label."""
+    return PartitionState(
+        {label: init_visible(tx, params, [own == label for own in labels]) for label, tx in transforms.items()}
+    )
+
+
+def _update_groups(
+    where: str, transforms: Mapping[Any, Any], labels: list[Any], updates: Tree, state: PartitionState, params: Tree,
+    extra: Mapping[str, Any],
+) -> tuple[Tree, PartitionState]:  # fmt: skip
+    """Each transformation's update of the leaves that have its label."""
+    if state.inner_states.keys() != transforms.keys():
+        raise ValueError(
+            f"{where}: expected a state for {_names(transforms)}, got one for {_names(state.inner_states)}: "
+            "it was made with other groups"
+        )
+    leaves, treedef = jax.tree.flatten(updates)
+    states: dict[Any, MaskedState] = {}
+    for label, tx in transforms.items():
+        visible = [own == label for own in labels]
+        new, states[label] = update_visible(tx, updates, state.inner_states[label], params, extra, visible)
+        leaves = merge(visible, new, leaves)
+    return treedef.unflatten(leaves), PartitionState(states)
+
+
+# One transformation, several sets of hyper-parameters.
+
+
+REST = "*"
+"The group of the leaves that match no pattern. No regular expression is spelled like this."
+
+
+class GroupsKind(PairsKind):
+    """A dict from patterns to changed hyper-parameters, in the order in which they are tried."""
+
+    def convert(self, where: str, value: Any) -> tuple[tuple[str, Any], ...]:
+        pairs = super().convert(where, value)
+        for pattern, changes in pairs:
+            if not isinstance(changes, Mapping | Transformation):
+                raise TypeError(
+                    f"{where}[{pattern!r}] must be a dict of hyper-parameters or a transformation, "
+                    f"got {check.describe(changes)}"
+                )
+        return tuple((p, dict(c) if isinstance(c, Mapping) else c) for p, c in pairs)
+
+
+class param_groups(Container):
+    """One optimizer, with other hyper-parameters for the leaves whose paths match a pattern.
+
+        param_groups(adamw(1e-3), {"bias|norm": dict(weight_decay=0.0), "^embed": dict(learning_rate=1e-4)})
+
+    A leaf belongs to the first pattern that its path contains, or to none: then it has `base` as it is. What is given
+    for a pattern is a dict of the hyper-parameters to change, or another transformation altogether. Each group has
+    its own state, `state.inner_states["^embed"]`; that of the leaves without a pattern is called `"*"`.
+
+    Put `clip_by_global_norm` outside, before it in a chain: inside it would see one group at a time.
+
+    Raises:
+        ValueError: a pattern that matches no leaf, or none that an earlier one leaves it.
+        TypeError: `base` has no such hyper-parameter.
+
+    >>> import gradtx
+    >>> import jax.numpy as jnp
+    >>> params = {"bias": jnp.ones(1), "kernel": jnp.ones(1)}
+    >>> tx = gradtx.param_groups(gradtx.sgd(1.0), {"bias": dict(learning_rate=0.1)})
+    >>> tx.update(params, tx.init(params), params)[0]
+    {'bias': Array([-0.1], dtype=float32), 'kernel': Array([-1.], dtype=float32)}
+    """
+
+    State = PartitionState
+
+    base: Inner
+    "The optimizer."
+    groups: Annotated[Any, GroupsKind()]
+    "A dict from regular expressions to the hyper-parameters to change; the first that matches wins."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        pairs = ((pattern, self._checked(pattern, changes)) for pattern, changes in self.groups)
+        object.__setattr__(self, "groups", tuple(pairs))
+
+    def _checked(self, pattern: str, changes: Any) -> Any:
+        """The changes as the changed transformation has them: numbers as floats, say."""
+        changed = self._changed(pattern, changes)
+        return {name: getattr(changed, name) for name in changes} if isinstance(changes, Mapping) else changes
+
+    def _changed(self, pattern: str, changes: Any) -> Transformation:
+        if not isinstance(changes, Mapping):
+            return changes
+        where = f"param_groups: groups[{pattern!r}]"
+        if not isinstance(self.base, GradientTransformation):
+            raise TypeError(f"{where}: only a gradtx transformation has hyper-parameters to change, got {self.base!r}")
+        try:
+            return self.base.replace(**changes)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{where}: {error}") from None
+
+    @functools.cached_property
+    def transforms(self) -> dict[str, Any]:
+        """The transformation of each group by its pattern, `"*"` for that of the rest."""
+        return {REST: self.base} | {pattern: self._changed(pattern, changes) for pattern, changes in self.groups}
+
+    @property
+    def parts(self) -> tuple[Transformation, ...]:
+        return tuple(self.transforms.values())
+
+    def init_fn(self, params: Tree) -> PartitionState:
+        return _init_groups(self.transforms, self._labels(params), params)
+
+    def update_fn(
+        self, updates: Tree, state: PartitionState, params: Tree = None, **extra: Any
+    ) -> tuple[Tree, PartitionState]:
+        labels = self._labels(updates if params is None else params)
+        return _update_groups("param_groups", self.transforms, labels, updates, state, params, extra)
+
+    def _labels(self, params: Tree) -> list[str]:
+        patterns = [pattern for pattern, _ in self.groups]
+        first = first_matches("param_groups: groups", patterns, leaf_names(params))
+        return visible_only(params, [REST if i is None else patterns[i] for i in first])
+
+
+# Some leaves only.
+
+
+class freeze(Container):
+    """Zero updates for the leaves where `mask` is true; the others pass through. It has no state.
+
+    The last stage of a chain, `chain(adamw(1e-3), freeze("^embed"))`: those before it still see the frozen leaves,
+    and keep state for them. `trainable` keeps none. A NaN in a frozen leaf's gradient becomes 0, too.
+
+    Raises:
+        ValueError: the mask is not shaped like the parameters or a prefix of them, or is a pattern without a match.
+
+    >>> import gradtx
+    >>> import jax.numpy as jnp
+    >>> params = {"embed": jnp.ones(2), "head": jnp.ones(2)}
+    >>> tx = gradtx.chain(gradtx.sgd(0.5), gradtx.freeze("embed"))
+    >>> tx.update(params, tx.init(params), params)[0]
+    {'embed': Array([0., 0.], dtype=float32), 'head': Array([-0.5, -0.5], dtype=float32)}
+    """
+
+    mask: Mask = None
+    "The leaves to freeze, all by default."
+
+    @property
+    def parts(self) -> tuple[Transformation, ...]:
+        return ()
+
+    def init_fn(self, params: Tree) -> EmptyState:
+        mask_leaves("freeze: mask", self.mask, params)
+        return EmptyState()
+
+    def update_fn(self, updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, EmptyState]:
+        frozen = mask_leaves("freeze: mask", self.mask, updates if params is None else params)
+        leaves, treedef = jax.tree.flatten(updates)
+        return treedef.unflatten(_zero_where(frozen, leaves)), state
+
+
+def _zero_where(frozen: list[bool], leaves: list[Any]) -> list[Any]:
+    """Zeros for frozen leaves; the `float0` gradients of integer parameters are none already."""
+    return [
+        jnp.zeros_like(leaf) if off and dtype_of(leaf) != jax.dtypes.float0 else leaf
+        for leaf, off in zip(leaves, frozen, strict=True)
+    ]
+
+
+class trainable(Container):
+    """Apply `inner` to the leaves where `mask` is true; the others are frozen: zero updates, and no state at all.
+
+        chain(clip_by_global_norm(1.0), trainable(adamw(1e-3), "lora|head"))
+
+    Frozen leaves need not be floating-point.
+
+    Raises:
+        ValueError: the mask is not shaped like the parameters or a prefix of them, or is a pattern without a match.
+    """
+
+    State = MaskedState
+
+    inner: Inner
+    "The transformation of the leaves to train."
+    mask: Mask
+    "The leaves to train."
+
+    @property
+    def parts(self) -> tuple[Transformation, ...]:
+        return (self.inner,)
+
+    def init_fn(self, params: Tree) -> MaskedState:
+        return init_visible(self.inner, params, mask_leaves("trainable: mask", self.mask, params))
+
+    def update_fn(
+        self, updates: Tree, state: MaskedState, params: Tree = None, **extra: Any
+    ) -> tuple[Tree, MaskedState]:
+        visible = mask_leaves("trainable: mask", self.mask, updates if params is None else params)
+        return _update_unfrozen(self.inner, updates, state, params, extra, visible)
+
+
+class selective_transform(Container):
+    """Apply `optimizer` to the leaves where `freeze_mask` is false: `trainable`, with the mask the other way round.
+
+    Raises:
+        ValueError: the mask is not shaped like the parameters or a prefix of them, or is a pattern without a match.
+    """
+
+    State = MaskedState
+
+    optimizer: Inner
+    "The transformation of the leaves to train."
+    freeze_mask: Mask
+    "The leaves to freeze."
+
+    @property
+    def parts(self) -> tuple[Transformation, ...]:
+        return (self.optimizer,)
+
+    def init_fn(self, params: Tree) -> MaskedState:
+        return init_visible(self.optimizer, params, self._visible(params))
+
+    def update_fn(
+        self, updates: Tree, state: MaskedState, params: Tree = None, **extra: Any
+    ) -> tuple[Tree, MaskedState]:
+        visible = self._visible(updates if params is None else params)
+        return _update_unfrozen(self.optimizer, updates, state, params, extra, visible)
+
+    def _visible(self, params: Tree) -> list[bool]:
+        return [not frozen for frozen in mask_leaves("selective_transform: freeze_mask", self.freeze_mask, params)]
+
+
+def _update_unfrozen(
+    tx: Transformation, updates: Tree, state: MaskedState, params: Tree, extra: Mapping[str, Any], visible: list[bool]
+) -> tuple[Tree, MaskedState]:
+    new, state = update_visible(tx, updates, state, params, extra, visible)
+    leaves, treedef = jax.tree.flatten(updates)
+    return treedef.unflatten(merge(visible, new, _zero_where([not on for on in visible], leaves))), state

@@ -1,0 +1,106 @@
+"""A step size that shrinks when the loss no longer does."""
+
+from typing import Annotated, Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core import check, numerics, tree
+from gradtx.core.base import GradientTransformation
+from gradtx.core.hyperparams import Fraction, NonNegative, NonNegativeInt, PositiveInt, Real
+from gradtx.core.tree import Tree
+
+__all__ = ["ReduceLROnPlateauState", "reduce_on_plateau"]
+
+
+class ReduceLROnPlateauState(NamedTuple):
+    """The state of `reduce_on_plateau`."""
+
+    scale: Array
+    "float32[]: the factor in use."
+    best_value: Array
+    "float32[]: the best mean value so far."
+    plateau_count: Array
+    "int32[]: mean values in a row that were no better."
+    cooldown_count: Array
+    "int32[]: mean values left to ignore after a reduction."
+    count: Array
+    "int32[]: values in the present mean."
+    avg_value: Array
+    "float32[]: the present mean."
+
+
+class reduce_on_plateau(GradientTransformation):
+    """Multiply the updates by a factor that shrinks when `value`, given to `update`, stops improving.
+
+        v̄ = the mean of `accumulation_size` values
+        v̄ < (1 − r) v* − a:   v* ← v̄, bad ← 0,       otherwise  bad ← bad + 1
+        bad = patience:        s ← max(f s, s_min),   then ignore `cooldown` means
+        u = s g
+
+    A value that is NaN is no improvement. In torch's ReduceLROnPlateau, `patience` is one less.
+
+    >>> import gradtx
+    >>> import jax.numpy as jnp
+    >>> tx = gradtx.chain(gradtx.sgd(1.0), gradtx.reduce_on_plateau(factor=0.5, patience=1))
+    >>> state = tx.init(jnp.zeros(1))
+    >>> for loss in (3.0, 2.0, 2.0):
+    ...     updates, state = tx.update(jnp.array([1.0]), state, value=loss)
+    >>> updates
+    Array([-0.5], dtype=float32)
+    """
+
+    State = ReduceLROnPlateauState
+
+    factor: Annotated[Any, Real("(0, 1)", 0.1)] = 0.1
+    "f."
+    patience: PositiveInt = 10
+    "Means without improvement before a reduction."
+    rtol: Fraction = 1e-4
+    "r: the relative improvement that counts."
+    atol: NonNegative = 0.0
+    "a: the absolute improvement that counts."
+    cooldown: NonNegativeInt = 0
+    "Means to ignore after a reduction."
+    accumulation_size: PositiveInt = 1
+    "Values to take the mean of: 1 for validation losses, more for losses of mini-batches."
+    min_scale: Fraction = 0.0
+    "s_min."
+
+    def init_fn(self, params: Tree) -> ReduceLROnPlateauState:
+        one, none = jnp.ones((), jnp.float32), jnp.zeros((), jnp.int32)
+        return ReduceLROnPlateauState(one, jnp.full((), jnp.inf, one.dtype), none, none + 0, none + 0, one - one)
+
+    def update_fn(
+        self, updates: Tree, state: ReduceLROnPlateauState, params: Tree = None, *, value: Any
+    ) -> tuple[Tree, ReduceLROnPlateauState]:
+        value = jnp.asarray(value)
+        if value.shape != () or jnp.iscomplexobj(value):
+            raise ValueError(f"reduce_on_plateau: value must be a real scalar, got {check.describe(value)}")
+        count = numerics.increment(state.count)
+        share = 1 / count.astype(jnp.float32)
+        average = (1 - share) * state.avg_value + share * value.astype(jnp.float32)
+        scale, best, bad, cooldown = self._judge(state, average)
+        full = count >= self.accumulation_size
+        new = ReduceLROnPlateauState(
+            jnp.where(full, scale, state.scale),
+            jnp.where(full, best, state.best_value),
+            jnp.where(full, bad, state.plateau_count),
+            jnp.where(full, cooldown, state.cooldown_count),
+            jnp.where(full, 0, count),
+            jnp.where(full, 0, average),
+        )
+        return tree.scale(new.scale, updates), new
+
+    def _judge(self, state: ReduceLROnPlateauState, average: Array) -> tuple[Array, Array, Array, Array]:
+        """What follows from one more mean value: scale, best value, bad values in a row, means left to ignore."""
+        rtol, atol, factor, least = (
+            jnp.asarray(x, jnp.float32) for x in (self.rtol, self.atol, self.factor, self.min_scale)
+        )
+        better = average < (1 - rtol) * state.best_value - atol
+        cooling = state.cooldown_count > 0
+        bad = jnp.where(better | cooling, 0, numerics.increment(state.plateau_count))
+        reduce = bad >= self.patience
+        scale = jnp.where(reduce, jnp.maximum(factor * state.scale, least), state.scale)
+        cooldown = jnp.where(reduce, self.cooldown, jnp.maximum(state.cooldown_count - 1, 0))
+        return scale, jnp.where(better, average, state.best_value), jnp.where(reduce, 0, bad), cooldown

@@ -1,0 +1,170 @@
+"""Sharpness-aware minimisation: the gradient not here, but where the loss nearby is worst."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core import tree
+from gradtx.core.base import (
+    Container,
+    EmptyState,
+    Extras,
+    GradientTransformation,
+    Inner,
+    Transformation,
+    apply_updates,
+    init_inner,
+    update_inner,
+)
+from gradtx.core.hyperparams import Flag, NonNegative, PositiveInt
+from gradtx.core.tree import Tree
+from gradtx.wrappers.common import choose, copy, require
+
+__all__ = ["SAMState", "sam", "sharpness_step"]
+
+
+class sharpness_step(GradientTransformation):
+    """A step of length ρ against the gradient of the whole tree: the adversary of `sam`, which turns its sign.
+
+        u = −ρ g / ‖g‖                                       (SAM)
+        u = −ρ T² g / ‖T g‖,  T = |θ| + η                    (ASAM, `adaptive`)
+
+    Zero gradients give zero updates. Foret et al., 2020, https://arxiv.org/abs/2010.01412; Kwon et al., 2021,
+    https://arxiv.org/abs/2102.11600, which needs the parameters.
+    """
+
+    rho: NonNegative = 0.05
+    "ρ, the radius of the neighbourhood; 0.05 to 0.1 are usual, ten times that if adaptive."
+    adaptive: Flag = False
+    "Whether distances are relative to the size of each parameter."
+    eta: NonNegative = 0.0
+    "η, so that parameters at zero may move; 0.01 is usual if adaptive."
+
+    def update_fn(self, updates: Tree, state: EmptyState, params: Tree = None) -> tuple[Tree, EmptyState]:
+        if not self.adaptive:
+            return tree.scale(-self._per_unit(updates), updates), state
+        require("sharpness_step(adaptive=True)", params)
+        sizes = jax.tree.map(lambda param: jnp.abs(param) + jnp.asarray(self.eta, jnp.abs(param).dtype), params)
+        scaled = jax.tree.map(lambda g, size: g * size.astype(g.dtype), updates, sizes)
+        step = jax.tree.map(lambda g, size: g * size.astype(g.dtype), scaled, sizes)
+        return tree.scale(-self._per_unit(scaled), step), state
+
+    def _per_unit(self, g: Tree) -> Array:
+        """ρ / ‖g‖, 0 for a norm of 0."""
+        norm = tree.norm(g)
+        return jnp.where(norm > 0, jnp.asarray(self.rho, norm.dtype) / jnp.where(norm > 0, norm, 1), 0)
+
+
+class SAMState(NamedTuple):
+    """The state of `sam`."""
+
+    steps_since_sync: Array
+    "int32[]: adversarial steps since the optimizer's last; always 0 in opaque mode."
+    opt_state: Any
+    "The optimizer's state."
+    adv_state: Any
+    "The adversary's state."
+    cache: Tree
+    "Like the parameters: where the adversary set out from; `None` in opaque mode."
+
+
+class sam(Container):
+    """Step with the gradient taken where an adversary has climbed to, within a small neighbourhood.
+
+        θ' = θ − adversary(∇f(θ))              `sync_period` − 1 times
+        θ ← θ + optimizer(∇f(θ'))
+
+    The adversary is an optimizer whose sign is turned. There are two ways to get the second gradient:
+
+    - *Transparent* (the default): each call makes one step, first those of the adversary, then that of the optimizer,
+      which starts again from θ. The parameters between are those of the adversary: evaluate after whole periods only.
+    - *Opaque*: one call does it all, given the gradient function, `update(grads, state, params, grad_fn=grad_fn)`;
+      `grad_fn(params, i)` is the gradient for the i-th adversarial step, usually on the same batch.
+
+    Foret et al., 2020, Algorithm 1. https://arxiv.org/abs/2010.01412. Needs the parameters.
+
+    >>> import gradtx, jax
+    >>> import jax.numpy as jnp
+    >>> loss = lambda x: jnp.sum(x * x)
+    >>> tx = gradtx.sam(gradtx.sgd(1.0), gradtx.sharpness_step(0.5), opaque_mode=True)
+    >>> params = jnp.array([3.0, 4.0])
+    >>> grad_fn = jax.grad(lambda params, i: loss(params))
+    >>> updates, state = tx.update(jax.grad(loss)(params), tx.init(params), params, grad_fn=grad_fn)
+    >>> updates
+    Array([-6.6, -8.8], dtype=float32)
+    """
+
+    State = SAMState
+    touches_leaves = True
+
+    optimizer: Inner
+    "What to train with."
+    adv_optimizer: Inner = sharpness_step()
+    "The adversary, as an optimizer that descends: its updates are turned round."
+    sync_period: PositiveInt = 2
+    "One step of the optimizer in so many; the others are the adversary's."
+    reset_state: Flag = True
+    "Whether the adversary begins anew after each step of the optimizer."
+    opaque_mode: Flag = False
+    "Whether one call does everything, with `grad_fn`."
+
+    @property
+    def parts(self) -> tuple[Transformation, ...]:
+        return (self.optimizer, self.adv_optimizer)
+
+    @property
+    def extras(self) -> Extras:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Those of the two optimizers, and `grad_fn`."""
+        inner = Extras.union(self.parts)
+        needed = inner.required | ({"grad_fn"} if self.opaque_mode else set())
+        return Extras(needed, inner.known | {"grad_fn"}, inner.open)
+
+    def init_fn(self, params: Tree) -> SAMState:
+        states = init_inner(self.optimizer, params), init_inner(self.adv_optimizer, params)
+        return SAMState(jnp.zeros((), jnp.int32), *states, None if self.opaque_mode else copy(params))
+
+    def update_fn(
+        self, updates: Tree, state: SAMState, params: Tree = None, *, grad_fn: Any = None, **extra: Any
+    ) -> tuple[Tree, SAMState]:
+        require("sam", params)
+        if self.opaque_mode:
+            return self._whole_period(updates, state, params, grad_fn, extra)
+        return self._one_step(updates, state, params, extra)
+
+    def _one_step(self, updates: Tree, state: SAMState, params: Tree, extra: Any) -> tuple[Tree, SAMState]:
+        here = jax.tree.map(lambda kept, param: param.astype(kept.dtype), state.cache, params)
+        origin = choose(state.steps_since_sync == 0, here, state.cache)
+
+        def climb() -> tuple[Tree, SAMState]:
+            new, adv_state = self._climb(updates, state.adv_state, params, extra)
+            return tree.cast_like(new, origin), SAMState(state.steps_since_sync + 1, state.opt_state, adv_state, origin)
+
+        def descend() -> tuple[Tree, SAMState]:
+            at = tree.cast_like(origin, params)
+            new, opt_state = update_inner(self.optimizer, updates, state.opt_state, at, extra)
+            back = jax.tree.map(lambda o, h, u: o - h + u.astype(o.dtype), origin, here, new)
+            adv_state = self._reset(state.adv_state, params)
+            return back, SAMState(jnp.zeros((), jnp.int32), opt_state, adv_state, origin)
+
+        return jax.lax.cond(state.steps_since_sync >= self.sync_period - 1, descend, climb)
+
+    def _whole_period(
+        self, updates: Tree, state: SAMState, params: Tree, grad_fn: Callable[[Tree, int], Tree], extra: Any
+    ) -> tuple[Tree, SAMState]:
+        adv_params, adv_state = params, state.adv_state
+        for i in range(self.sync_period - 1):
+            step, adv_state = self._climb(updates, adv_state, adv_params, extra)
+            adv_params = apply_updates(adv_params, tree.cast_like(step, adv_params))
+            updates = grad_fn(adv_params, i)
+        new, opt_state = update_inner(self.optimizer, updates, state.opt_state, params, extra)
+        return new, SAMState(state.steps_since_sync, opt_state, self._reset(adv_state, params), None)
+
+    def _climb(self, updates: Tree, adv_state: Any, params: Tree, extra: Any) -> tuple[Tree, Any]:
+        step, adv_state = update_inner(self.adv_optimizer, updates, adv_state, params, extra)
+        return tree.scale(-1.0, step), adv_state
+
+    def _reset(self, adv_state: Any, params: Tree) -> Any:
+        return init_inner(self.adv_optimizer, params) if self.reset_state else adv_state

@@ -1,0 +1,1 @@
+"""Trajectories recorded from the authors' own code and from other frameworks; README.md says more."""

@@ -1,0 +1,131 @@
+"""The recorded trajectories, read from their files."""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+HERE = Path(__file__).parent
+
+
+class Trajectory(NamedTuple):
+    """Where a run starts, the gradients it is fed, and what was recorded after some of its steps."""
+
+    params: dict[str, np.ndarray]
+    "The parameters at the start, by name, in the order of the rows below."
+    grads: dict[str, np.ndarray]
+    "The gradients; the leading axis is the step."
+    losses: np.ndarray
+    "The value of the loss at each step, for those who ask for it."
+    steps: np.ndarray
+    "The numbers of updates after which something was recorded."
+    recorded: dict[str, np.ndarray]
+    "`params` and, say, averages of them: at each of the steps a row of all leaves, flattened and concatenated."
+    bounds: dict[str, np.ndarray]
+    "The largest deviation allowed, for each number recorded."
+
+
+class Function(NamedTuple):
+    """A run on a function of one vector, for the methods that evaluate it themselves."""
+
+    kind: str
+    "Its name in `FUNCTIONS`."
+    matrix: np.ndarray
+    vector: np.ndarray
+    start: np.ndarray
+    recorded: np.ndarray
+    "The vector after each step."
+    bound: float
+
+
+@functools.cache
+def peers() -> dict[str, dict[str, Any]]:
+    """What the manifest says of each case of `peers/`, by `source:id`."""
+    return {f"{case['source']}:{case['id']}": case for case in _manifest("peers")["cases"]}
+
+
+@functools.cache
+def keras() -> dict[str, dict[str, Any]]:
+    """What the manifest says of each case of `keras/`, by `generation:id`."""
+    return {case["file"].removesuffix(".npz").replace("__", ":", 1): case for case in _manifest("keras")["cases"]}
+
+
+@functools.cache
+def keras_schedules() -> dict[str, dict[str, Any]]:
+    """What the manifest says of the schedules of `keras/`, by `file:key`."""
+    return {f"{about['file'].removesuffix('.npz')}:{about['key']}": about for about in _manifest("keras")["schedules"]}
+
+
+def recorded() -> set[str]:
+    """Every case there is."""
+    return {*peers(), *keras(), *keras_schedules()}
+
+
+def trajectory(case: str) -> Trajectory:
+    return _keras_trajectory(keras()[case]) if case in keras() else _peer_trajectory(peers()[case])
+
+
+def function(case: str) -> Function:
+    about, arrays = peers()[case], _arrays(f"peers/{peers()[case]['source']}.npz")
+    matrix, vector, start = (arrays[f"{about['id']}::{name}"] for name in ("H", "b", "x0"))
+    return Function(about["function"], matrix, vector, start, arrays[about["id"]], bound(about))
+
+
+def schedule(case: str) -> tuple[np.ndarray, float]:
+    """The values at steps 0, 1, 2, …, and the largest deviation allowed. `id::momentum` is what goes with a rate."""
+    if case in keras_schedules():
+        about = keras_schedules()[case]
+        values = _arrays(f"keras/{about['file']}")[about["key"]]
+        return values, 2e-5 * float(np.max(np.abs(values)))
+    source, name = case.split(":", 1)
+    about = peers()[f"{source}:{name.split('::')[0]}"]
+    return _arrays(f"peers/{source}.npz")[name], bound(about)
+
+
+def bound(about: dict[str, Any]) -> float:
+    """The manifest's tolerance; where the reference has no float64 run to measure its rounding by, the rest of it."""
+    return about.get("suggested_atol") or 2e-6 * max(1.0, about["max_abs_move"])
+
+
+def _peer_trajectory(about: dict[str, Any]) -> Trajectory:
+    inputs, arrays = _arrays("peers/grads.npz"), _arrays(f"peers/{about['source']}.npz")
+    names = {"params": about["id"]} | {extra: f"{about['id']}::{extra}" for extra in about.get("extras", ())}
+    recorded = {name: arrays[key] for name, key in names.items()}
+    return Trajectory(
+        params={var: inputs[f"{about['gradset']}/p0/{var}"] for var in about["vars"]},
+        grads={var: inputs[f"{about['gradset']}/g/{var}"] for var in about["vars"]},
+        losses=inputs[f"{about['gradset']}/loss"],
+        steps=np.array(_manifest("peers")["snapshot_steps"]),
+        recorded=recorded,
+        bounds={name: np.full_like(values, bound(about)) for name, values in recorded.items()},
+    )
+
+
+def _keras_trajectory(about: dict[str, Any]) -> Trajectory:
+    arrays = _arrays(f"keras/{about['file']}")
+    names, shapes = about["var_names"], about["shapes"]
+    ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes])[:-1]
+    start, grads = (np.split(arrays[key], ends, axis=-1) for key in ("init", "grads"))
+    golden = arrays["params"]
+    scale = np.abs(golden) + 0.01 * np.max(np.abs(golden), axis=1, keepdims=True)
+    return Trajectory(
+        params={name: x.reshape(shape) for name, x, shape in zip(names, start, shapes, strict=True)},
+        grads={name: g.reshape(-1, *shape) for name, g, shape in zip(names, grads, shapes, strict=True)},
+        losses=np.zeros(len(arrays["grads"]), np.float32),
+        steps=arrays["steps"],
+        recorded={"params": golden},
+        bounds={"params": max(2e-5, 4 * about["eq_check_params_err"]) * scale},
+    )
+
+
+@functools.cache
+def _manifest(folder: str) -> dict[str, Any]:
+    return json.loads((HERE / folder / "manifest.json").read_text())
+
+
+@functools.cache
+def _arrays(path: str) -> dict[str, np.ndarray]:
+    with np.load(HERE / path) as arrays:
+        return dict(arrays)

@@ -1,0 +1,196 @@
+"""Speed, by counting what does not depend on the machine: temporaries, bytes, traces, compilations, equations."""
+
+import functools
+from typing import NamedTuple
+
+import helpers
+import jax
+import jax.numpy as jnp
+import pytest
+from helpers import small_tree
+
+import gradtx
+from gradtx.core.hyperparams import Number
+
+SHAPES = {"bias": (512,), "left": (512, 512), "right": (1024, 256)}
+SIZE = 512 + 512 * 512 + 1024 * 256
+PRECISIONS = [("float32", "float32"), ("bfloat16", "bfloat16"), ("bfloat16", "float32")]
+
+CLIP = gradtx.clip_by_global_norm(1.0)
+ONE_PASS = {
+    "sgd": gradtx.sgd(0.1),
+    "momentum": gradtx.sgd(0.1, 0.9),
+    "nesterov": gradtx.sgd(0.1, 0.9, nesterov=True),
+    "adam": gradtx.adam(1e-3),
+    "adamw": gradtx.adamw(1e-3),
+    "amsgrad": gradtx.amsgrad(1e-3),
+}
+TWO_PASSES = {"lion": gradtx.lion(1e-4), "lamb": gradtx.lamb(1e-3), "adafactor": gradtx.adafactor(1e-2)}
+"Lion's update and momentum both need the old momentum, the others a norm of the update before it is applied."
+
+
+@functools.cache
+def compiled_step(tx, param_dtype="float32", grad_dtype="float32"):
+    """One donated training step, compiled; nothing is run."""
+    params = {name: jax.ShapeDtypeStruct(shape, param_dtype) for name, shape in SHAPES.items()}
+    grads = {name: jax.ShapeDtypeStruct(shape, grad_dtype) for name, shape in SHAPES.items()}
+
+    def step(params, state, grads):
+        updates, state = tx.update(grads, state, params)
+        return gradtx.apply_updates(params, updates), state
+
+    state = jax.eval_shape(tx.init, params)
+    return jax.jit(step, donate_argnums=(0, 1)).lower(params, state, grads).compile()
+
+
+def temporaries(tx, param_dtype, grad_dtype):
+    """Memory that a step needs besides its inputs, in copies of the parameters."""
+    analysis = compiled_step(tx, param_dtype, grad_dtype).memory_analysis()
+    assert analysis is not None
+    return analysis.temp_size_in_bytes / (SIZE * jnp.dtype(param_dtype).itemsize)
+
+
+@pytest.mark.parametrize("dtypes", PRECISIONS, ids="-".join)
+@pytest.mark.parametrize("name", ONE_PASS)
+def test_clipped_step_makes_no_parameter_sized_temporary(name, dtypes):
+    assert temporaries(gradtx.chain(CLIP, ONE_PASS[name]), *dtypes) < 0.05
+
+
+@pytest.mark.parametrize("dtypes", PRECISIONS, ids="-".join)
+@pytest.mark.parametrize("name", TWO_PASSES)
+def test_clipping_adds_no_parameter_sized_temporary(name, dtypes):
+    """Where a step has temporaries of its own, clipping adds none."""
+    tx = TWO_PASSES[name]
+    assert temporaries(gradtx.chain(CLIP, tx), *dtypes) < temporaries(tx, *dtypes) + 0.05
+
+
+BYTES = {
+    "sgd": (12, 20),
+    "momentum": (24, 32),
+    "nesterov": (28, 36),
+    "adam": (40, 48),
+    "adamw": (40, 48),
+    "amsgrad": (52, 60),
+    "lion": (36, 44),
+    "lamb": (69, 77),
+    "adafactor": (53, 61),
+}
+"""Bytes per float32 parameter that XLA:CPU counts for a step, without and with clipping.
+
+XLA:CPU makes one loop per output, which for Adam is 12 for each moment and 16 for the parameters. Clipping reads the
+gradient once more, 4; the count includes the branch for norms that overflow, 4 as well, which usually does not run.
+"""
+
+
+@pytest.mark.parametrize("name", BYTES)
+def test_bytes_per_parameter(name):
+    tx = (ONE_PASS | TWO_PASSES)[name]
+    for stages, bound in zip((tx, gradtx.chain(CLIP, tx)), BYTES[name], strict=True):
+        costs = compiled_step(stages).cost_analysis()
+        assert costs is not None
+        assert costs["bytes accessed"] / SIZE < bound + 0.1
+
+
+EQUATIONS = {"sgd": 1, "momentum": 2, "adam": 2, "amsgrad": 2, "adamw": 4, "lion": 4, "lamb": 5, "adafactor": 5}
+"Equations per leaf, at most: a call of the formula for each stage, and two operations where a stage is not leafwise."
+
+
+@pytest.mark.parametrize("name", EQUATIONS)
+def test_equations_per_leaf(name):
+    """The arithmetic of a shape is traced once; what is written out for each leaf is the call, and little more."""
+    tx = (ONE_PASS | TWO_PASSES)[name]
+
+    def equations(leaves):
+        params = [jax.ShapeDtypeStruct((4, 3), "float32")] * leaves
+        return len(jax.make_jaxpr(tx.update)(params, jax.eval_shape(tx.init, params), params).eqns)
+
+    assert (equations(30) - equations(10)) / 20 <= EQUATIONS[name]
+
+
+# Traces and compilations.
+
+
+class CountedState(NamedTuple):
+    count: jax.Array
+    last: object
+
+
+class counted(gradtx.Leafwise):
+    """Counts how often its formula is traced."""
+
+    State = CountedState
+    traces = []  # noqa: RUF012
+
+    factor: Number = 2.0
+
+    def leaf(self, g, last):
+        self.traces.append(g.shape)
+        return self.factor * g, g
+
+
+@pytest.fixture
+def traces():
+    counted.traces.clear()
+    return counted.traces
+
+
+def drive(tx, steps, leaves=3):
+    """Eager steps; the numbers in the tree change, its shapes do not."""
+    params = [jnp.ones((4, 3))] * leaves
+    state, updates = tx.init(params), params
+    for i in range(steps):
+        updates, state = tx.update([jnp.full((4, 3), float(i))] * leaves, state, params)
+    return updates
+
+
+def test_eager_updates_are_traced_and_compiled_once(traces):
+    """Once for all steps and for all leaves of one shape, and never again for an equal transformation."""
+    tx = gradtx.chain(counted(3.0), gradtx.sgd(gradtx.cosine_decay_schedule(0.1, 7)))
+    drive(tx, 1)
+    assert traces == [(4, 3)]
+    twin = gradtx.from_config(gradtx.to_config(tx))
+    with helpers.compilations() as compiled:
+        drive(tx, 20)
+        drive(twin, 20)
+    assert compiled == [0]
+    assert traces == [(4, 3)]
+    drive(counted(4.0), 2)
+    assert len(traces) == 2, "another value is another program"
+
+
+def test_an_eager_update_is_one_program():
+    """All of a call is in one program: adding stages adds none."""
+    params = small_tree(0)
+    for tx in (gradtx.adamw(0.0123), gradtx.chain(gradtx.clip(0.0123), CLIP, gradtx.adamw(0.0123))):
+        state = tx.init(params)
+        with helpers.compilations() as compiled:
+            tx.update(params, state, params)
+        assert compiled == [1]
+
+
+def test_another_learning_rate_in_an_array_needs_no_compilation(traces):
+    def run(rate, factor):
+        return drive(gradtx.chain(counted(jnp.asarray(factor)), gradtx.adam(jnp.asarray(rate))), 2)
+
+    first = run(0.5, 1.0)
+    with helpers.compilations() as compiled:
+        second = run(0.25, 3.0)
+    assert compiled == [0]
+    assert len(traces) == 1
+    assert not jnp.array_equal(first[0], second[0])
+
+
+def test_equal_transformations_are_one_static_argument():
+    """A jitted function that takes the transformation, as a static argument or as a pytree, is compiled once."""
+    params = small_tree(0)
+    static = jax.jit(lambda tx, g: tx.update(g, tx.init(g), g)[0], static_argnums=0)
+    node = jax.jit(lambda tx, g: tx.update(g, tx.init(g), g)[0])
+    for step in (static, node):
+        step(gradtx.adam(0.0321), params)
+        with helpers.compilations() as compiled:
+            step(gradtx.adam(0.0321), params)
+        assert compiled == [0]
+    node(gradtx.adam(jnp.asarray(0.1)), params)
+    with helpers.compilations() as compiled:
+        node(gradtx.adam(jnp.asarray(0.2)), params)
+    assert compiled == [0]
