@@ -34,12 +34,12 @@ WINDOW = 50  # steps that the curves are averaged over
 LEARNING_RATE = 2e-3
 LEARNING_RATES = {
     **dict.fromkeys(("lion",), 1e-3),
-    **dict.fromkeys(("adamax", "adamaxw", "adan", "madgrad", "radam", "yogi"), 5e-3),
+    **dict.fromkeys(("adamax", "adamaxw", "adan", "madgrad", "radam", "schedule_free_radam", "yogi"), 5e-3),
     **dict.fromkeys(("lamb", "novograd"), 1e-2),
     **dict.fromkeys(("adafactor", "fromage", "torch_adafactor"), 3e-2),
     **dict.fromkeys(("adagrad", "noisy_sgd", "optimistic_gradient_descent", "sm3"), 0.1),
     **dict.fromkeys(("asgd", "sgd"), 0.3),
-    **dict.fromkeys(("adadelta", "lars"), 1.0),
+    **dict.fromkeys(("adadelta", "lars", "schedule_free_sgd"), 1.0),
 }
 "Peak rates: the usual one, and those of the optimizers that want another."
 SHOWN = "loss {loss:.4f}, learning rate {learning_rate:.1e}, gradient norm {grad_norm:.3f}"

@@ -103,14 +103,9 @@ REGISTERED = sorted(
 @pytest.mark.parametrize("name", REGISTERED)
 def test_every_optimizer_may_be_injected(name):
     tx = helpers.transformations()[name]
-    try:
-        plain, _ = run(tx, 3)
-    except Exception as error:  # what it does not take without, it does not take with
-        with pytest.raises(type(error)):
-            run(gradtx.inject_hyperparams(tx), 3)
-        return
+    plain, _ = run(tx, 3)
     injected, state = run(gradtx.inject_hyperparams(tx), 3)
-    assert set(helpers.numbers(tx)) == set(state.hyperparams)
+    assert set(helpers.numbers(tx)) <= state.hyperparams.keys()
     assert_same(injected, plain, rtol=1e-5, atol=1e-5)
 
 
@@ -196,7 +191,7 @@ class TestSchedules:
 
     def test_setting_one_is_an_error(self):
         state = self.tx.init(PARAMS)
-        with pytest.raises(ValueError, match="hyperparams.learning_rate follows a schedule: give a number instead"):
+        with pytest.raises(ValueError, match=r"hyperparams\.learning_rate follows a schedule: give a number instead"):
             gradtx.set_hyperparams(state, learning_rate=0.1)
         assert float(gradtx.set_hyperparams(state, b1=0.5).hyperparams["b1"]) == 0.5
         with pytest.raises(ValueError, match="learning_rate follows a schedule"):
@@ -210,7 +205,7 @@ class TestSchedules:
             jit(self.tx.update)(PARAMS, state, PARAMS)
 
     def test_a_schedule_that_is_a_lambda(self):
-        tx = gradtx.inject_hyperparams(gradtx.sgd)(learning_rate=lambda count: 1.0 / (1 + count))
+        tx = gradtx.inject_hyperparams(gradtx.sgd)(learning_rate=lambda count: 1 / (1 + count.astype(jnp.float32)))
         state = tx.init(PARAMS)
         for rate in (1.0, 0.5):
             updates, state = tx.update(PARAMS, state, PARAMS)
@@ -225,12 +220,9 @@ class TestSchedules:
 # The two spellings.
 
 
+@gradtx.register
 def clipped(learning_rate, max_norm=1.0, kind="adam", every=2):
     return gradtx.chain(gradtx.clip_by_global_norm(max_norm), getattr(gradtx, kind)(learning_rate))
-
-
-gradtx.register(clipped, "test_inject.clipped")
-clipped.__name__ = "test_inject.clipped"
 
 
 class TestSpellings:
@@ -285,7 +277,9 @@ class TestSpellings:
             {"learning_rate": 0.1, "max_norm": 1.0}
         )
         assert_same(run(tx)[0], run(clipped(0.1))[0], rtol=2e-6, atol=1e-6)
-        assert gradtx.from_config(gradtx.to_config(gradtx.chain(tx))) == gradtx.chain(tx) if False else True
+        assert gradtx.from_config(gradtx.to_config(tx)) == tx
+        assert pickle.loads(pickle.dumps(tx)) == tx
+        assert repr(tx) == "inject_factory(clipped, {'learning_rate': 0.1})"
 
     def test_functions_of_optax(self):
         tx = gradtx.inject_hyperparams(optax.sgd, static_args="nesterov")(learning_rate=0.5, momentum=0.9)

@@ -249,6 +249,6 @@ print(xla_bridge.backends_are_initialized(), len(jax.live_arrays()))
 
 
 def test_import_adds_at_most_200_milliseconds_to_jax():
-    """The best of several: what else runs on the machine only ever adds."""
-    program = "import time, jax; t = time.perf_counter(); import gradtx; print(time.perf_counter() - t)"
+    """Of processor time, and the best of several: what else runs on the machine does not count."""
+    program = "import time, jax; t = time.process_time(); import gradtx; print(time.process_time() - t)"
     assert any(float(run(program)) <= 0.2 for _ in range(5))

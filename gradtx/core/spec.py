@@ -288,8 +288,8 @@ def to_config(spec: Spec) -> dict[str, Any]:
         TypeError: it holds something that has no name: a lambda, an optax transformation, a traced array.
 
     >>> import gradtx
-    >>> to_config(gradtx.sgd(0.1))
-    {'format': 1, 'name': 'sgd', 'learning_rate': 0.1, 'momentum': None, 'nesterov': False, 'accumulator_dtype': None}
+    >>> to_config(gradtx.scale(0.1))
+    {'format': 1, 'name': 'scale', 'step_size': 0.1}
     """
     if not isinstance(spec, Spec):
         raise TypeError(f"to_config: expected a gradtx transformation or schedule, got {type(spec).__name__}")

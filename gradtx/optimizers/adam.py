@@ -10,8 +10,8 @@ from gradtx.core.hyperparams import Decay, DType, Flag, NonNegative, Rate
 from gradtx.core.masks import Mask
 from gradtx.core.numerics import abs_sq, ema, one_minus_power, sqrt, unbiased, zeros
 from gradtx.core.tree import Tree
-from gradtx.transforms.decay import add_decayed_weights
-from gradtx.transforms.scaling import scale, scale_by_learning_rate
+from gradtx.transforms.decay import add_decayed_weights, decay_weights
+from gradtx.transforms.scaling import scale_by_learning_rate
 
 __all__ = [
     "ScaleByAdamState",
@@ -170,9 +170,8 @@ class adamw_tf1(Optimizer):
     def expand(self) -> chain:
         return chain(
             scale_by_adam(self.b1, self.b2, self.eps, eps_hat=True),
-            scale_by_learning_rate(self.learning_rate, flip_sign=False),
-            add_decayed_weights(self.weight_decay, self.mask),
-            scale(-1.0),
+            scale_by_learning_rate(self.learning_rate),
+            decay_weights(self.weight_decay, self.mask),
         )
 
 

@@ -101,9 +101,7 @@ class proximal_decay(GradientTransformation):
     def init_fn(self, params: Tree) -> ProximalDecayState:
         return ProximalDecayState(jnp.zeros((), jnp.int32))
 
-    def update_fn(self, updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, ProximalDecayState]:
-        if params is None:
-            raise ValueError("proximal_decay needs the parameters: update(updates, state, params)")
+    def update_fn(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, ProximalDecayState]:
         decay = self.learning_rate * self.weight_decay
         leaves, treedef = jax.tree.flatten(updates)
         moved = jax.tree.map(lambda u, d: u - d, updates, tree.scale(decay, params))

@@ -30,6 +30,13 @@ class sgd(Optimizer):
     dampening: Fraction | None = None
     "d; `None` has no dampening and, unlike 0, no step counter."
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.momentum is None and (self.nesterov or self.dampening is not None):
+            raise ValueError(
+                "sgd: nesterov and dampening are forms of momentum: give momentum=0.9, say, or leave them out"
+            )
+
     def expand(self) -> chain:
         if self.momentum is None:
             return chain(identity(), scale_by_learning_rate(self.learning_rate))

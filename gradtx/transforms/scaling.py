@@ -124,7 +124,7 @@ class scale_by_param_block_rms(Leafwise):
     "Lower bound μ of the factor, so that parameters may leave zero."
 
     def leaf(self, g: Array, *, param: Array) -> Array:
-        return jnp.maximum(tree.rms(param), self.min_scale) * g
+        return tree.scale(jnp.maximum(tree.rms(param), self.min_scale), g)
 
 
 class scale_by_trust_ratio(Leafwise):
