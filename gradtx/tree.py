@@ -286,7 +286,8 @@ def dtype(tree: Tree, mixed_dtype_handler: str | None = None) -> Any:
 
 
 def _holds(wide: Any, narrow: Any) -> bool:
-    return np.promote_types(wide, narrow) == wide
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.promote_types(wide, narrow) == wide
 
 
 def allclose(a: Tree, b: Tree, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Any:

@@ -49,7 +49,7 @@ class schedule_free_sgd(Optimizer):
     r: NonNegative = schedule_free.r
 
     def expand(self) -> schedule_free:
-        return _schedule_free(self, [], warm_up(self.learning_rate, self.warmup_steps))
+        return _schedule_free(self, [], _warm_up(self.learning_rate, self.warmup_steps))
 
 
 class schedule_free_adamw(Optimizer):
@@ -77,7 +77,7 @@ class schedule_free_adamw(Optimizer):
 
     def expand(self) -> schedule_free:
         rms = scale_by_rms(self.b2, self.eps, eps_in_sqrt=False, bias_correction=True)
-        return _schedule_free(self, [rms], warm_up(self.learning_rate, self.warmup_steps))
+        return _schedule_free(self, [rms], _warm_up(self.learning_rate, self.warmup_steps))
 
 
 class ScaleByRectifiedRmsState(NamedTuple):
@@ -115,7 +115,7 @@ class scale_by_rectified_rms(Leafwise):
         return jnp.where(trusted, g / jnp.where(trusted, root, 1), g), nu
 
 
-class NumberOrSchedule:
+class _NumberOrSchedule:
     """The kind of a schedule's hyper-parameter that may be a schedule itself."""
 
     numeric = False
@@ -133,9 +133,9 @@ class rectified_schedule(Schedule):
     Liu et al., 2019, Algorithm 2. https://arxiv.org/abs/1908.03265. Step 0 has rate 0 if `silent`.
     """
 
-    init_value: Annotated[Any, NumberOrSchedule(Real("[0, ∞)", 0.1))]
+    init_value: Annotated[Any, _NumberOrSchedule(Real("[0, ∞)", 0.1))]
     "s₀, or a schedule of it."
-    decay: Annotated[Any, NumberOrSchedule(Real("[0, 1)", 0.9))] = scale_by_adam.b2
+    decay: Annotated[Any, _NumberOrSchedule(Real("[0, 1)", 0.9))] = scale_by_adam.b2
     "β of the second moment, or a schedule of it."
     silent: Flag = True
     "Whether the rate is 0, rather than s₀, before the rectification begins."
@@ -176,7 +176,7 @@ class schedule_free_radam(Optimizer):
         return _schedule_free(self, [scale_by_rectified_rms(self.b2, self.eps)], rate)
 
 
-def warm_up(learning_rate: Any, steps: int | None) -> Any:
+def _warm_up(learning_rate: Any, steps: int | None) -> Any:
     """η min(1, k / W) in the k-th step, k = 1, 2, …"""
     if not steps:
         return learning_rate

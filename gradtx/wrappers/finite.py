@@ -82,15 +82,16 @@ class if_finite(Container):
         if self.max_consecutive_errors is not None:
             stopped = state.notfinite_count > self.max_consecutive_errors
             proceed, count = finite & ~stopped, jnp.where(stopped, state.notfinite_count, count)
-        new, inner_state = update_where(proceed, self.inner, updates, state.inner_state, params, extra)
+        new, inner_state = _update_where(proceed, self.inner, updates, state.inner_state, params, extra)
         total = jnp.where(finite, state.total_notfinite, numerics.increment(state.total_notfinite))
         return new, ApplyIfFiniteState(count, finite, total, inner_state)
 
 
 apply_if_finite = if_finite
+"The same, by optax's name."
 
 
-def update_where(
+def _update_where(
     condition: Array, inner: Transformation, updates: Tree, state: Any, params: Tree, extra: Any
 ) -> tuple[Tree, Any]:
     """The inner update where the condition holds; else zeros and the state as it was.
@@ -176,7 +177,7 @@ class dynamic_loss_scale(Container):
     ) -> tuple[Tree, DynamicLossScaleState]:
         unscaled = tree.scale(1 / state.loss_scale, updates)
         finite = all_finite(unscaled)
-        new, inner_state = update_where(finite, self.inner, unscaled, state.inner_state, params, extra)
+        new, inner_state = _update_where(finite, self.inner, unscaled, state.inner_state, params, extra)
         scale, growth_count = self._next_scale(finite, state)
         at_minimum = state.loss_scale <= jnp.asarray(self.min_scale, jnp.float32)
         return new, DynamicLossScaleState(
