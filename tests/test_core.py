@@ -468,13 +468,13 @@ class TestValues:
     def test_a_long_chain_prints_one_stage_per_line(self):
         tx = gradtx.chain(
             gradtx.clip_by_global_norm(1.0),
-            gradtx.masked(gradtx.add_decayed_weights(0.01), {"kernel": True, "bias": False}),
+            gradtx.masked(gradtx.add_decayed_weights(0.01), {"bias": False, "kernel": True}),
             gradtx.chain(gradtx.scale_by_adam(b2=0.95), gradtx.scale_by_learning_rate(0.001)),
         )
         assert repr(tx) == (
             "chain(\n"
             "    clip_by_global_norm(1.0),\n"
-            "    masked(add_decayed_weights(weight_decay=0.01), {'kernel': True, 'bias': False}),\n"
+            "    masked(add_decayed_weights(weight_decay=0.01), {'bias': False, 'kernel': True}),\n"
             "    chain(scale_by_adam(b2=0.95), scale_by_learning_rate(0.001)),\n"
             ")"
         )

@@ -49,8 +49,13 @@ STANDARD_EXTRAS = ("value", "grad", "value_fn", "obj_fn", "loss", "key")
 class Transformation(Protocol):
     """Anything with `init` and `update`: a gradtx transformation, or an optax one, or your own class."""
 
-    def init(self, params: Tree, /) -> Any: ...
-    def update(self, updates: Tree, state: Any, params: Tree = None, /, **extra: Any) -> tuple[Tree, Any]: ...
+    def init(self, params: Tree, /) -> Any:
+        """The state before the first update."""
+        ...
+
+    def update(self, updates: Tree, state: Any, params: Tree = None, /, **extra: Any) -> tuple[Tree, Any]:
+        """The transformed updates and the new state."""
+        ...
 
 
 class EmptyState(NamedTuple):
@@ -61,7 +66,9 @@ class ScheduledState(NamedTuple):
     """Adds a step counter to a transformation that has none, when a schedule among its hyper-parameters needs one."""
 
     count: Array
+    "int32[]: updates made so far."
     inner_state: Any
+    "The state of the transformation itself."
 
 
 class GradientTransformation(Spec, abstract=True):
@@ -77,6 +84,8 @@ class GradientTransformation(Spec, abstract=True):
     Inside `update_fn`, half-precision leaves arrive as float32; what comes back is cast to the dtypes of the state
     that went in and of the parameters. A schedule among the hyper-parameters arrives as its value at the number of
     updates made before. Keyword-only parameters of `update_fn` are the extra arguments it needs.
+
+    For complex parameters give the direction of ascent, `jnp.conj` of what `jax.grad` gives.
 
     >>> import jax, jax.numpy as jnp
     >>> def init_fn(params):
@@ -102,6 +111,8 @@ class GradientTransformation(Spec, abstract=True):
     "Whether `update_fn` raises half-precision leaves to float32 itself, where that saves memory."
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        if not cls.registered_name and cls is not GradientTransformation:
+            raise TypeError(f"{cls.__name__} is abstract: derive a class from it, or use one that there is")
         return object.__new__(_OfFunctions if cls is GradientTransformation else cls)
 
     def __init__(self, init_fn: Callable[..., Any], update_fn: Callable[..., Any]) -> None:
@@ -205,7 +216,7 @@ def init_inner(tx: Transformation, params: Tree) -> Any:
         cure = "mask it (gradtx.masked), or keep it out of the parameters (equinox.partition)"
         check.inexact_leaves(f"{_name(tx)}: params", params, cure)
         params = jax.tree.map(jnp.asarray, params)
-    state = tx.at(0).init_fn(params)
+    state = tx.at(jnp.zeros((), jnp.int32)).init_fn(params)
     if tx.State is not None and type(state) is not tx.State:
         raise TypeError(f"{_name(tx)}: init_fn gave {_describe_state(state)}; declare it, State = ..., in the class")
     return ScheduledState(jnp.zeros((), jnp.int32), state) if tx._needs_clock else state
@@ -228,21 +239,27 @@ def update_inner(
         like = updates if params is None else params
         updates, params = tree.promote(updates, like), params if params is None else tree.promote(params, updates)
     if not isinstance(tx, GradientTransformation):
-        new_updates, new_state = tx.update(updates, state, params, **wanted)
+        new_updates, new_state = _pair(tx, tx.update(updates, state, params, **wanted))
     elif tx._needs_clock:
         _check_state(tx, state, ScheduledState)
         count, inner_state = state
-        new_updates, inner_state = tx.at(count).update_fn(updates, inner_state, params, **wanted)
+        new_updates, inner_state = _pair(tx, tx.at(count).update_fn(updates, inner_state, params, **wanted))
         new_state = ScheduledState(numerics.increment(count), inner_state)
     else:
         if tx.State is not None:
             _check_state(tx, state, tx.State)
         at = tx.at(getattr(state, tx.clock)) if tx._schedules else tx
-        new_updates, new_state = at.update_fn(updates, state, params, **wanted)
+        new_updates, new_state = _pair(tx, at.update_fn(updates, state, params, **wanted))
     for what, new, old in (("updates", new_updates, updates), ("state", new_state, state)):
         check.same_structure(f"{_name(tx)}: the {what} that came out", new, old, f"the {what} that went in")
         check.same_shapes(f"{_name(tx)}: the {what} that came out", new, old, "what went in")
     return new_updates, tree.cast_like(new_state, state)
+
+
+def _pair(tx: Any, result: Any) -> tuple[Tree, Any]:
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TypeError(f"{_name(tx)}: update_fn must give the pair (updates, state), got {check.describe(result)}")
+    return result
 
 
 def _outermost_update(
@@ -250,8 +267,9 @@ def _outermost_update(
 ) -> tuple[Tree, Any]:
     where = f"{_name(tx)}: updates"
     if params is not None:
-        check.same_structure(where, updates, params, "params")
+        check.same_structure(where, updates, params, "params; the order is update(updates, state, params)")
         check.same_shapes(where, updates, params, "the parameter")
+    updates, params = (tree.strong(x) for x in (updates, params))
     new_updates, new_state = update_inner(tx, updates, state, params, extra)
     return tree.cast_like(new_updates, updates if params is None else params), new_state
 
@@ -262,7 +280,8 @@ _compiled_update = jax.jit(_outermost_update)
 def _concrete(arguments: Any) -> bool:
     """Whether everything is an array or number at hand, so that the call may be compiled as it stands."""
     return all(
-        isinstance(leaf, jax.Array | np.ndarray | float | int) and not isinstance(leaf, jax.core.Tracer)
+        isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int | complex)
+        and not isinstance(leaf, jax.core.Tracer)
         for leaf in jax.tree.leaves(arguments)
     )
 
@@ -272,13 +291,21 @@ def _name(tx: Any) -> str:
 
 
 def _value_at(tx: Spec, name: str, count: Any) -> Array:
-    value = jnp.asarray(getattr(tx, name)(count))
-    if value.shape != () or not jnp.issubdtype(value.dtype, jnp.number):
-        raise ValueError(
-            f"{_name(tx)}: the schedule {name} must give a real scalar, got {check.describe(value)} "
-            f"from {getattr(tx, name)!r}"
+    schedule = getattr(tx, name)
+    try:
+        value = schedule(count)
+    except Exception as error:
+        error.add_note(f"in the schedule {name} of {_name(tx)}, called with the int32 number of updates made before")
+        raise
+    array = (
+        jnp.asarray(value) if isinstance(value, jax.Array | np.ndarray | np.generic | int | float | complex) else None
+    )
+    if array is None or array.shape != () or not jnp.issubdtype(array.dtype, np.number) or jnp.iscomplexobj(array):
+        raise TypeError(
+            f"{_name(tx)}: the schedule {name} must give a real scalar, "
+            f"got {check.describe(value if array is None else array)} from {schedule!r}"
         )
-    return value.astype(jnp.result_type(float))
+    return array.astype(jnp.result_type(float))
 
 
 def is_elementwise(tx: Transformation) -> bool:
@@ -301,7 +328,8 @@ def _check_state(tx: Any, state: Any, expected: type) -> None:
 
 def _describe_state(state: Any) -> str:
     if isinstance(state, tuple) and type(state) is not tuple:
-        return type(state).__name__
+        library = type(state).__module__.partition(".")[0]
+        return f"{type(state).__name__}" if library == "gradtx" else f"{library}'s {type(state).__name__}"
     if isinstance(state, tuple):
         return f"a tuple of {len(state)} states ({', '.join(type(s).__name__ for s in state)})"
     return check.describe(state)
@@ -435,7 +463,7 @@ class Leafwise(GradientTransformation, abstract=True):
             where = f"{_name(self)}: state.{name}"
             like = treedef.unflatten([expected[g.shape, g.dtype][i] for g in leaves])
             check.same_structure(where, getattr(state, name), like, "the updates; it belongs to another model")
-            check.same_shapes(where, getattr(state, name), like, "the update's; it belongs to another model")
+            check.same_shapes(where, getattr(state, name), like, "the update's", "; it belongs to another model")
         columns = [treedef.flatten_up_to(getattr(state, name)) for name in self.slots]
         return list(zip(*columns, strict=True)) if columns else [()] * len(leaves)
 
@@ -461,7 +489,13 @@ def _formula(tx: Leafwise, context: dict[str, Any], dtype: Any, g: Array, slots:
     """One leaf's formula in the precision `dtype`, traced once for all leaves of the same shape."""
     g, slots, param = jax.tree.map(lambda x: _at_precision(x, dtype), (g, slots, param))
     result = tx.leaf(g, *slots, **context) if param is None else tx.leaf(g, *slots, **context, param=param)
-    return (result[0], tuple(result[1:])) if slots else (result, ())
+    if not slots:
+        return result, ()
+    if not isinstance(result, tuple) or len(result) != 1 + len(slots):
+        raise TypeError(
+            f"{_name(tx)}: leaf must give the tuple (update, {', '.join(tx.slots)}), got {check.describe(result)}"
+        )
+    return result[0], result[1:]
 
 
 def _at_precision(x: Array, dtype: Any) -> Array:
@@ -492,6 +526,10 @@ class TransformationKind:
             raise TypeError(f"{where} is the class {value.__name__}: call it, {value.__name__}(...)")
         if not isinstance(value, Transformation):
             hint = f": call it, {value.__name__}(...)" if inspect.isfunction(value) else ""
+            if is_schedule(value) and not hint:
+                hint = ": a schedule goes into scale_by_learning_rate(...)"
+            if type(value) in (list, tuple):
+                hint = ": unpack it with a star, chain(*stages)"
             raise TypeError(f"{where} must be a transformation (init and update), got {check.describe(value)}{hint}")
         return value
 
@@ -664,8 +702,13 @@ def apply_updates(params: Tree, updates: Tree) -> Tree:
     >>> apply_updates({"w": jnp.ones(2)}, {"w": jnp.array([0.5, -0.5])})
     {'w': Array([1.5, 0.5], dtype=float32)}
     """
-    check.same_structure("apply_updates: updates", _with_holes(updates), _with_holes(params), "params")
+    check.same_structure("apply_updates: updates", _with_holes(updates, params), _with_holes(params, updates), "params")
     filled = jax.tree.map(lambda p, u: p if _stays(u) else u, params, updates)
+    moving = jax.tree.map(lambda p, u: None if _stays(u) else p, params, updates)
+    check.inexact_leaves(
+        "apply_updates: updates", jax.tree.map(lambda u: None if _stays(u) else u, updates), "give None for what stays"
+    )
+    check.inexact_leaves("apply_updates: params", moving, "give None as its update")
     check.same_shapes("apply_updates: updates", filled, params, "the parameter")
 
     def add(p: Any, u: Any) -> Any:
@@ -676,8 +719,11 @@ def apply_updates(params: Tree, updates: Tree) -> Tree:
 
 
 def _stays(update: Any) -> bool:
-    return update is None or tree.dtype_of(update) == jax.dtypes.float0
+    return update is None or getattr(update, "dtype", None) == jax.dtypes.float0
 
 
-def _with_holes(updates: Tree) -> Tree:
+def _with_holes(updates: Tree, other: Tree) -> Tree:
+    """`None` as a leaf, but for a whole tree of `None`."""
+    if updates is None or other is None:
+        return updates
     return jax.tree.map(lambda u: 0 if u is None else u, updates, is_leaf=lambda u: u is None)

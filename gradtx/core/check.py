@@ -18,6 +18,11 @@ __all__ = ["describe", "inexact_leaves", "same_shapes", "same_structure"]
 def inexact_leaves(where: str, tree: Tree, cure: str) -> None:
     """Refuse leaves that are not real or complex floating-point arrays."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            raise TypeError(
+                f"{where}{path_str(path)}: expected a floating-point array, got the abstract {leaf!r}; "
+                "for shapes alone, jax.eval_shape(tx.init, params)"
+            )
         if not is_inexact(leaf):
             raise TypeError(f"{where}{path_str(path)}: expected a floating-point array, got {describe(leaf)}; {cure}")
 
@@ -60,16 +65,18 @@ def _node(tree: Tree) -> str:
     return describe(tree) if jax.tree_util.all_leaves([tree]) else f"a {type(tree).__name__}"
 
 
-def same_shapes(where: str, tree: Tree, expected: Tree, like: str) -> None:
+def same_shapes(where: str, tree: Tree, expected: Tree, like: str, cure: str = "") -> None:
     """Refuse leaves of another shape, or real where complex is meant. The structures agree already."""
     pairs = zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(expected), strict=True)
     for (path, leaf), other in pairs:
         if np.shape(leaf) != np.shape(other) or _is_complex(leaf) != _is_complex(other):
-            raise ValueError(f"{where}{path_str(path)}: expected {describe(other)} like {like}, got {describe(leaf)}")
+            raise ValueError(
+                f"{where}{path_str(path)}: expected {describe(other)} like {like}, got {describe(leaf)}{cure}"
+            )
 
 
 def _is_complex(leaf: Any) -> bool:
-    return jnp.issubdtype(dtype_of(leaf), jnp.complexfloating)
+    return is_inexact(leaf) and jnp.issubdtype(dtype_of(leaf), jnp.complexfloating)
 
 
 def describe(x: Any) -> str:
@@ -77,7 +84,10 @@ def describe(x: Any) -> str:
     if x is None:
         return "None"
     if isinstance(x, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct):
-        return f"{x.dtype}{list(x.shape)}".replace(" ", "")
-    if isinstance(x, bool | int | float | complex):
-        return f"the Python {type(x).__name__} {x!r}"
-    return f"{getattr(x, '__qualname__', '') or type(x).__name__!r} of type {type(x).__name__}"
+        dtype = "float0" if x.dtype == jax.dtypes.float0 else x.dtype
+        return f"{dtype}{list(x.shape)}".replace(" ", "")
+    if isinstance(x, bool | int | float | complex | str | bytes):
+        return f"the Python {type(x).__name__} {x!r:.60}"
+    if name := getattr(x, "__qualname__", ""):
+        return f"the {'class' if isinstance(x, type) else type(x).__name__} {name}"
+    return f"a {type(x).__name__}"

@@ -114,7 +114,9 @@ def scalar(where: str, value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic) and value.ndim == 0:
         value = value.item()
     if isinstance(value, jax.Array):
-        if value.shape != () or value.dtype == bool or jax.numpy.issubdtype(value.dtype, jax.numpy.complexfloating):
+        if not jax.numpy.issubdtype(value.dtype, np.number) or jax.numpy.iscomplexobj(value):
+            raise TypeError(f"{where} must be a real scalar, got an array {value.dtype}{list(value.shape)}")
+        if value.shape != ():
             raise TypeError(
                 f"{where} must be a real scalar, got an array {value.dtype}{list(value.shape)}: "
                 "to try several values, jax.vmap over a function that makes the transformation"
@@ -190,10 +192,12 @@ class FloatingDType:
 
     def convert(self, where: str, value: Any) -> np.dtype[Any]:
         try:
+            if not isinstance(value, str | type | np.dtype) and not hasattr(value, "dtype"):
+                raise TypeError
             dtype = jax.numpy.dtype(value)
         except TypeError:
             raise TypeError(f"{where} must be a floating dtype such as 'bfloat16', got {_describe(value)}") from None
-        if not jax.numpy.issubdtype(dtype, jax.numpy.inexact):
+        if not jax.numpy.issubdtype(dtype, jax.numpy.floating):
             raise ValueError(f"{where} must be a floating dtype such as 'bfloat16', got {dtype.name!r}")
         return dtype
 

@@ -116,7 +116,7 @@ class MaskKind:
         if value is None or isinstance(value, LeafRule) or _is_function(value):
             return value
         _check_leaves(where, value, lambda leaf: type(leaf) is bool, "True or False (a Python bool)")
-        return jax.tree.map(lambda leaf: leaf, value)  # a copy: the caller may change theirs
+        return jax.tree.map(lambda leaf: leaf, value)  # a copy, dicts in JAX's order: the caller may change theirs
 
 
 Mask = Annotated[Any, MaskKind()]

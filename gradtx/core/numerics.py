@@ -12,7 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-__all__ = ["abs_sq", "compute_dtype", "ema", "increment", "one_minus_power", "real_dtype", "sqrt", "unbiased", "zeros"]
+__all__ = [
+    "abs_sq",
+    "compute_dtype",
+    "ema",
+    "increment",
+    "one_minus_power",
+    "real_dtype",
+    "rsqrt",
+    "sqrt",
+    "unbiased",
+    "zeros",
+]
 
 
 def compute_dtype(dtype: Any) -> np.dtype[Any]:
@@ -26,8 +37,11 @@ def real_dtype(dtype: Any) -> np.dtype[Any]:
 
 
 def zeros(param: Any, dtype: Any = None, shape: tuple[int, ...] | None = None) -> Array:
-    """A slot of zeros for `param`: its shape, and its compute dtype unless told otherwise."""
-    return jnp.zeros_like(param, dtype=dtype or compute_dtype(param.dtype), shape=shape)
+    """A slot of zeros for `param`: its shape, and its compute dtype unless told otherwise; complex if it is."""
+    dtype = compute_dtype(param.dtype) if dtype is None else np.dtype(dtype)
+    if jnp.iscomplexobj(param) and not jnp.issubdtype(dtype, jnp.complexfloating):
+        dtype = np.dtype(np.complex128 if dtype == np.float64 else np.complex64)  # there are no smaller ones
+    return jnp.zeros_like(param, dtype=dtype, shape=shape)
 
 
 def ema(mean: Array, x: Array, decay: Any) -> Array:
@@ -58,6 +72,20 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (dx,) = primals, tangents
     root = jnp.sqrt(x)
     return root, jnp.where(root > 0, 0.5 / root, 0) * dx
+
+
+@jax.custom_jvp
+def rsqrt(x: Array) -> Array:
+    """1 / √x, 0 where x is 0. Its derivative is 0 there too, and where it would overflow."""
+    return jnp.where(x > 0, jax.lax.rsqrt(jnp.where(x > 0, x, 1)), 0)
+
+
+@rsqrt.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (dx,) = primals, tangents
+    root = rsqrt(x)
+    slope = -0.5 * root**3
+    return root, jnp.where(jnp.isfinite(slope), slope, 0) * dx
 
 
 def abs_sq(x: Array) -> Array:

@@ -10,6 +10,7 @@ traced rather than baked into the program, and two equal transformations share o
 """
 
 import dataclasses
+import difflib
 import functools
 import inspect
 import math
@@ -50,7 +51,11 @@ def register(target: T, name: str | None = None) -> T:
     >>> gradtx.to_config(gradtx.scale_by_schedule(inverse_time))["step_size_fn"]
     {'function': 'inverse_time'}
     """
-    name = name or target.__name__
+    if not callable(target):
+        raise TypeError(f"register: expected a class or function, got {target!r}")
+    name = target.__name__ if name is None else name
+    if not isinstance(name, str) or name == "<lambda>":
+        raise TypeError(f"register: expected a name, got {name!r} for {target!r}: register(f, 'mine.f')")
     known = _REGISTRY.setdefault(name, target)
     if _origin(known) != _origin(target):
         raise ValueError(
@@ -75,6 +80,7 @@ class Spec:
     """Base of all values: fields annotated with a kind of `gradtx.core.hyperparams` are checked at construction."""
 
     registered_name: ClassVar[str] = ""
+    "The name by which configs refer to the class; none if it is abstract."
 
     def __init_subclass__(cls, *, abstract: bool = False, name: str | None = None) -> None:
         super().__init_subclass__()
@@ -225,6 +231,8 @@ def _construct(cls: type[S], fields: Mapping[str, Any]) -> S:
     starred = next((n for n, p in _signature(cls).items() if p.kind is p.VAR_POSITIONAL), None)
     if starred is None:
         return cls(**fields)
+    if not isinstance(fields[starred], list | tuple):
+        raise TypeError(f"{cls.__name__}: {starred} must be a sequence, got {fields[starred]!r}")
     return cls(*fields[starred], **{name: value for name, value in fields.items() if name != starred})
 
 
@@ -292,7 +300,8 @@ def to_config(spec: Spec) -> dict[str, Any]:
     {'format': 1, 'name': 'scale', 'step_size': 0.1}
     """
     if not isinstance(spec, Spec):
-        raise TypeError(f"to_config: expected a gradtx transformation or schedule, got {type(spec).__name__}")
+        got = f"the class {spec.__name__}: call it, {spec.__name__}(...)" if isinstance(spec, type) else repr(spec)
+        raise TypeError(f"to_config: expected a gradtx transformation or schedule, got {got}")
     return {"format": CONFIG_FORMAT, **_encode(spec, type(spec).__name__)}
 
 
@@ -308,7 +317,8 @@ def from_config(config: Mapping[str, Any]) -> Any:
     adam(0.001, b1=0.8)
     """
     if not isinstance(config, Mapping) or "name" not in config:
-        raise TypeError(f"from_config: expected a mapping with the key 'name', got {config!r}")
+        cure = "; json.loads the text first" if isinstance(config, str) else ""
+        raise TypeError(f"from_config: expected a mapping with the key 'name', got {config!r}{cure}")
     config = dict(config)
     if (found := config.pop("format", CONFIG_FORMAT)) != CONFIG_FORMAT:
         raise ValueError(
@@ -336,8 +346,8 @@ def _encode(value: Any, where: str) -> Any:
         return {"tuple": _encode(list(value), where)}
     if type(value) is dict:
         return {"dict": [[_encode(key, where), _encode(item, f"{where}[{key!r}]")] for key, item in value.items()]}
-    if callable(value) and _REGISTRY.get(getattr(value, "__name__", "")) is value:
-        return {"function": value.__name__}
+    if callable(value) and (name := next((n for n, f in _REGISTRY.items() if f is value), None)):
+        return {"function": name}
     raise TypeError(
         f"to_config: {where} is {value!r}, which has no name that a config could carry: "
         "use a gradtx value, or make a function known with gradtx.register"
@@ -345,6 +355,15 @@ def _encode(value: Any, where: str) -> Any:
 
 
 def _decode(value: Any, where: str) -> Any:
+    try:
+        return _decode_data(value, where)
+    except (TypeError, ValueError) as error:
+        if isinstance(value, Mapping) and not value.keys() & {"name", "function"} and where not in str(error):
+            raise ValueError(f"{where}: expected a config written by to_config, got {value!r}") from None
+        raise
+
+
+def _decode_data(value: Any, where: str) -> Any:
     match value:
         case {"name": str(name), **fields}:
             return _decode_spec(name, fields, where)
@@ -356,7 +375,7 @@ def _decode(value: Any, where: str) -> Any:
             return jax.numpy.asarray(numbers, dtype)
         case {"tuple": list(items)}:
             return tuple(_decode(items, where))
-        case {"dict": list(items)}:
+        case {"dict": [*items]} if all(isinstance(item, list) and len(item) == 2 for item in items):
             return {_decode(key, where): _decode(item, where) for key, item in items}
         case list():
             return [_decode(item, f"{where}[{i}]") for i, item in enumerate(value)]
@@ -382,8 +401,10 @@ def _decode_spec(name: str, fields: Mapping[str, Any], where: str) -> Spec:
 
 def _lookup(name: str, where: str) -> Any:
     if name not in _REGISTRY:
+        close = difflib.get_close_matches(name, _REGISTRY, 1)
+        hint = f"did you mean {close[0]!r}? If not, " if close else ""
         raise ValueError(
-            f"{where}: nothing is registered under {name!r}; import the module that defines it first, "
+            f"{where}: nothing is registered under {name!r}; {hint}import the module that defines it first, "
             "or see gradtx.registry() for the names there are"
         )
     return _REGISTRY[name]

@@ -75,6 +75,12 @@ def cast_like(tree: Tree, like: Tree) -> Tree:
     return jax.tree.map(lambda x, other: _cast(x, dtype_of(other)), tree, like)
 
 
+def strong(tree: Tree) -> Tree:
+    """Floating-point numbers, Python's and NumPy's too, as strong JAX arrays; all else as it is."""
+    is_number = lambda x: is_inexact(x) and not isinstance(x, jax.ShapeDtypeStruct)  # noqa: E731
+    return jax.tree.map(lambda x: _cast(x, dtype_of(x)) if is_number(x) else x, tree)
+
+
 def dtype_of(x: Any) -> Any:
     """The dtype of an array, or that which JAX gives a Python number."""
     return x.dtype if hasattr(x, "dtype") else jnp.result_type(x)
@@ -114,10 +120,16 @@ def finite_norm(tree: Tree) -> Array:
 
 def norms(tree: Tree) -> tuple[Array, Array]:
     """`norm` and `finite_norm`, for the price of one."""
-    leaves = [_apart(x) for x in map(jnp.asarray, jax.tree.leaves(tree)) if x.size]
-    if not leaves:
-        return jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)
-    return _norms(leaves)
+    leaves = [jnp.asarray(x) for x in jax.tree.leaves(tree)]
+    if full := [_apart(x) for x in leaves if x.size]:
+        return _norms(full)
+    zero = jnp.zeros((), _widest_real(leaves))
+    return zero, zero
+
+
+def _widest_real(leaves: list[Array]) -> Any:
+    dtypes = [numerics.real_dtype(numerics.compute_dtype(x.dtype)) for x in leaves]
+    return functools.reduce(np.promote_types, dtypes, np.dtype(np.float32))
 
 
 def rms(x: Array) -> Array:
@@ -152,14 +164,15 @@ def _norms_at_other_scales(leaves: list[Array]) -> tuple[Array, Array]:
     The scales are constants. Dividing by the largest element would be the textbook's way, but XLA fuses the search
     for it into every leaf's sum, and compilation grows with the square of the number of leaves.
     """
-    widest = functools.reduce(np.promote_types, [numerics.real_dtype(numerics.compute_dtype(x.dtype)) for x in leaves])
+    widest = _widest_real(leaves)
     power = jnp.finfo(widest).maxexp * 5 // 8
     scales = jnp.asarray([2.0**-power, 1.0, 2.0**power], widest)  # the first whose sum is safe is the right one
 
     def square_at(scale: Array, x: Array) -> Array:
         # held together, or XLA writes the scale, and the wide image of half-precision leaves, out to memory
         scale, x = jax.lax.optimization_barrier((scale, x))
-        return jnp.sum(numerics.abs_sq(x.astype(np.promote_types(x.dtype, widest)) * scale))
+        dtype = np.promote_types(x.dtype, widest)
+        return jnp.sum(numerics.abs_sq(x.astype(dtype) * scale.astype(dtype)))
 
     squares = jax.lax.map(lambda scale: jnp.stack([square_at(scale, x) for x in leaves]), scales)
     finite = jnp.isfinite(squares[0])  # at this scale only a non-finite element makes the sum of a leaf so

@@ -8,7 +8,7 @@ from jax import Array
 from gradtx.core.base import Leafwise, Optimizer, Transformation, chain
 from gradtx.core.hyperparams import Decay, DType, Flag, NonNegative, NonNegativeInt, Positive, PositiveInt, Rate
 from gradtx.core.masks import Mask
-from gradtx.core.numerics import abs_sq, ema, real_dtype, zeros
+from gradtx.core.numerics import abs_sq, ema, rsqrt, zeros
 from gradtx.core.tree import Tree
 from gradtx.transforms import momentum as running
 from gradtx.transforms.clipping import clip_by_block_rms
@@ -58,12 +58,11 @@ class scale_by_factored_rms(Leafwise):
     "Added to the squared gradient."
 
     def init_leaf(self, param: Array) -> tuple[Array, Array, Array]:
-        real = real_dtype(zeros(param, shape=()).dtype)
-        unused = [zeros(param, real, shape=(1,)) for _ in range(3)]
+        unused = [jnp.real(zeros(param, shape=(1,))) for _ in range(3)]
         axes = self._axes(param.shape)
         if axes is None:
-            return unused[0], unused[1], zeros(param, real)
-        row, col = (zeros(param, real, shape=_without(param.shape, axis)) for axis in reversed(axes))
+            return unused[0], unused[1], jnp.real(zeros(param))
+        row, col = (jnp.real(zeros(param, shape=_without(param.shape, axis))) for axis in reversed(axes))
         return row, col, unused[2]
 
     def leaf(self, g: Array, v_row: Array, v_col: Array, v: Array, *, t: Array) -> tuple[Array, Array, Array, Array]:
@@ -72,12 +71,12 @@ class scale_by_factored_rms(Leafwise):
         axes = self._axes(g.shape)
         if axes is None:
             v = ema(v, squares, beta)
-            return g * _inverse_root(v), v_row, v_col, v
+            return g * rsqrt(v), v_row, v_col, v
         second, first = axes
         v_row = ema(v_row, jnp.mean(squares, first), beta)
         v_col = ema(v_col, jnp.mean(squares, second), beta)
         shares = v_row / jnp.mean(v_row, second - (first < second), keepdims=True)
-        factors = jnp.expand_dims(_inverse_root(shares), first) * jnp.expand_dims(_inverse_root(v_col), second)
+        factors = jnp.expand_dims(rsqrt(shares), first) * jnp.expand_dims(rsqrt(v_col), second)
         return g * factors, v_row, v_col, v
 
     def _axes(self, shape: tuple[int, ...]) -> tuple[int, int] | None:
@@ -90,11 +89,6 @@ class scale_by_factored_rms(Leafwise):
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return (*shape[:axis], *shape[axis + 1 :])
-
-
-def _inverse_root(x: Array) -> Array:
-    """1 / √x, 0 where x is 0."""
-    return jnp.where(x > 0, jnp.where(x > 0, x, 1) ** -0.5, 0)
 
 
 class adafactor(Optimizer):

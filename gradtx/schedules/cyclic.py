@@ -61,7 +61,7 @@ class _Cycles:
                 raise TypeError(f"{where}[{i}]: {error}") from None
         if not value:
             raise ValueError(f"{where} must hold at least one cycle")
-        return tuple(dict(arguments) for arguments in value)
+        return tuple(dict(sorted(arguments.items())) for arguments in value)  # as JAX orders the keys of dicts
 
 
 class sgdr_schedule(Schedule):

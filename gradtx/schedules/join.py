@@ -18,6 +18,8 @@ class _Schedules:
         return (constant_schedule(0.1), constant_schedule(0.01))
 
     def convert(self, where: str, value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"{where} must be a list of schedules, got {value!r}")
         return tuple(ScheduleKind().convert(f"{where}[{i}]", schedule) for i, schedule in enumerate(value))
 
 
@@ -26,6 +28,8 @@ class _Increasing:
     numeric = False
 
     def convert(self, where: str, value: Any) -> tuple[int, ...]:
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"{where} must be a list of steps, got {value!r}")
         steps = tuple(value)
         if any(isinstance(step, bool) or not isinstance(step, int) for step in steps):
             raise TypeError(f"{where} must be Python ints, got {list(steps)}")

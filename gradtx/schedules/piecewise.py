@@ -84,7 +84,7 @@ class piecewise_interpolate_schedule(Schedule):
         return jnp.where(t >= start, value, result)
 
 
-_Share = Annotated[Any, Real("(0, 1)", 0.3)]
+_Share = Annotated[float, Real("(0, 1)", 0.3, numeric=False)]
 
 
 class linear_onecycle_schedule(Schedule):

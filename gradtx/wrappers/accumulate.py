@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core import numerics, tree
+from gradtx.core import check, numerics, tree
 from gradtx.core.base import Container, Inner, Transformation, init_inner, update_inner
 from gradtx.core.hyperparams import DType, Flag, Interval, NonNegative
 from gradtx.core.spec import Spec, register
@@ -182,6 +182,9 @@ class accumulate(Container):
             difference = g - wide if self.use_grad_mean else g
             return (wide + share.astype(wide.dtype) * difference).astype(dtype)
 
+        where = "accumulate: state.acc_grads"
+        check.same_structure(where, mean, updates, "the updates; it belongs to another model")
+        check.same_shapes(where, mean, updates, "the update's", "; it belongs to another model")
         return jax.tree.map(gather, mean, updates)
 
     def _should_skip(self, updates: Tree, step: Array, params: Tree) -> tuple[Array | None, Any]:
