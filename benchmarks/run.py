@@ -165,7 +165,7 @@ def compare_compilation() -> None:
             lowered.compile()
             end = time.perf_counter()
             print(
-                f"{library.__name__:12}{leaves:6} leaves{middle - start:8.2f} s trace+lower{end - middle:8.2f} s compile"
+                f"{library.__name__:12}{leaves:6} leaves{middle - start:8.2f} s lower{end - middle:8.2f} s compile"
             )
 
 

@@ -1,6 +1,9 @@
 """Gradient transformations for JAX: each optimizer a pair of pure functions, composed with `chain`."""
 
+from gradtx.core.apply import *
 from gradtx.core.base import *
+from gradtx.core.compose import *
+from gradtx.core.leafwise import *
 from gradtx.core.masks import *
 from gradtx.core.spec import *
 from gradtx.io.interop import *

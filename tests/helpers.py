@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import gradtx
-from gradtx.core.base import TransformationKind
+from gradtx.core.compose import TransformationKind
 from gradtx.core.hyperparams import Boolean, FloatingDType, Integer, Optional, Real
 
 # The transformations.

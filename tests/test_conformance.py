@@ -18,7 +18,7 @@ import pytest
 from helpers import abstract, assert_close, name_of, not_finite, small_tree, squares, tree_of, types_of
 
 import gradtx
-from gradtx.core.base import TransformationKind, is_elementwise
+from gradtx.core.compose import TransformationKind, is_elementwise
 from gradtx.core.hyperparams import Boolean, FloatingDType, Integer, Optional, Real
 
 TRANSFORMATIONS = helpers.transformations()

@@ -91,7 +91,7 @@ def test_the_first_step_with_bfloat16_is_finite():
 REGISTERED = sorted(
     name
     for name, tx in helpers.transformations().items()
-    if isinstance(tx, gradtx.core.base.Optimizer) and not jax.tree.leaves(tx)
+    if isinstance(tx, gradtx.Optimizer) and not jax.tree.leaves(tx)
 )
 
 

@@ -5,8 +5,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core.base import Leafwise, Optimizer, Transformation, chain
+from gradtx.core.base import Transformation
+from gradtx.core.compose import Optimizer, chain
 from gradtx.core.hyperparams import Decay, DType, Flag, NonNegative, NonNegativeInt, Positive, PositiveInt, Rate
+from gradtx.core.leafwise import Leafwise
 from gradtx.core.masks import Mask
 from gradtx.core.numerics import abs_sq, ema, rsqrt, zeros
 from gradtx.core.tree import Tree

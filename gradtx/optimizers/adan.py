@@ -7,8 +7,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import numerics, tree
-from gradtx.core.base import GradientTransformation, Leafwise, Optimizer, chain
+from gradtx.core.base import GradientTransformation
+from gradtx.core.compose import Optimizer, chain
 from gradtx.core.hyperparams import Decay, NonNegative, Rate
+from gradtx.core.leafwise import Leafwise
 from gradtx.core.masks import Mask, mask_leaves
 from gradtx.core.numerics import abs_sq, ema, sqrt, unbiased, zeros
 from gradtx.core.tree import Tree

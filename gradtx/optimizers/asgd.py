@@ -5,8 +5,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core.base import Leafwise, Optimizer, chain
+from gradtx.core.compose import Optimizer, chain
 from gradtx.core.hyperparams import NonNegative, Rate
+from gradtx.core.leafwise import Leafwise
 from gradtx.core.tree import Tree
 
 __all__ = ["ScaleByAsgdState", "asgd", "scale_by_asgd"]

@@ -1,6 +1,6 @@
 """LAMB: Adam with a trust ratio per layer, for large batches."""
 
-from gradtx.core.base import Optimizer, chain
+from gradtx.core.compose import Optimizer, chain
 from gradtx.core.hyperparams import Decay, NonNegative, Rate
 from gradtx.core.masks import Mask
 from gradtx.optimizers.adam import scale_by_adam

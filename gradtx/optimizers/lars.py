@@ -4,8 +4,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import tree
-from gradtx.core.base import Leafwise, Optimizer, chain
+from gradtx.core.compose import Optimizer, chain
 from gradtx.core.hyperparams import Flag, Fraction, NonNegative, Positive, Rate
+from gradtx.core.leafwise import Leafwise
 from gradtx.core.masks import Mask
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.momentum import trace

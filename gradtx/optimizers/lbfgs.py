@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import numerics, tree
-from gradtx.core.base import GradientTransformation, Inner, Optimizer, Transformation, chain
+from gradtx.core.base import GradientTransformation, Transformation
+from gradtx.core.compose import Inner, Optimizer, chain
 from gradtx.core.hyperparams import Flag, PositiveInt, Rate
 from gradtx.core.tree import Tree
 from gradtx.transforms.linesearch import scalar_dtype, scale_by_zoom_linesearch

@@ -5,8 +5,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core.base import Leafwise, Optimizer, chain
+from gradtx.core.compose import Optimizer, chain
 from gradtx.core.hyperparams import Decay, DType, NonNegative, PositiveDecay, Rate
+from gradtx.core.leafwise import Leafwise
 from gradtx.core.masks import Mask
 from gradtx.core.numerics import ema, zeros
 from gradtx.core.tree import Tree

@@ -1,6 +1,6 @@
 """Gradient descent with noise that dies away."""
 
-from gradtx.core.base import Optimizer, chain
+from gradtx.core.compose import Optimizer, chain
 from gradtx.core.hyperparams import NonNegative, Rate
 from gradtx.transforms.noise import Key, add_noise
 from gradtx.transforms.scaling import scale_by_learning_rate

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import numerics, tree
-from gradtx.core.base import GradientTransformation, Optimizer, chain
+from gradtx.core.base import GradientTransformation
+from gradtx.core.compose import Optimizer, chain
 from gradtx.core.hyperparams import Decay, DType, Flag, NonNegative, Rate
 from gradtx.core.tree import Tree
 from gradtx.optimizers.adam import scale_by_adam

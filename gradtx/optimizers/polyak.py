@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import tree
-from gradtx.core.base import EmptyState, GradientTransformation, Optimizer, chain
+from gradtx.core.base import EmptyState, GradientTransformation
+from gradtx.core.compose import Optimizer, chain
 from gradtx.core.hyperparams import Choice, NonNegative, Number, Rate
 from gradtx.core.tree import Tree
 from gradtx.transforms.scaling import scale_by_learning_rate

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core.base import Leafwise, Optimizer, chain
+from gradtx.core.compose import Optimizer, chain
 from gradtx.core.hyperparams import Decay, Flag, NonNegative, Rate
+from gradtx.core.leafwise import Leafwise
 from gradtx.core.numerics import abs_sq, ema, sqrt, unbiased, zeros
 from gradtx.core.tree import Tree
 from gradtx.optimizers.adam import corrected_mean, scale_by_adam

@@ -5,8 +5,9 @@ from typing import Annotated, Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core.base import Leafwise, Optimizer, chain
+from gradtx.core.compose import Optimizer, chain
 from gradtx.core.hyperparams import NonNegative, Rate, Real
+from gradtx.core.leafwise import Leafwise
 from gradtx.core.numerics import zeros
 from gradtx.core.tree import Tree
 from gradtx.transforms.scaling import scale

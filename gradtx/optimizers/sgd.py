@@ -1,6 +1,6 @@
 """Stochastic gradient descent, with or without momentum."""
 
-from gradtx.core.base import Optimizer, chain, identity
+from gradtx.core.compose import Optimizer, chain, identity
 from gradtx.core.hyperparams import DType, Flag, Fraction, Rate
 from gradtx.transforms.momentum import dampened_trace, trace
 from gradtx.transforms.scaling import scale_by_learning_rate

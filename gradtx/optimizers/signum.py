@@ -1,6 +1,6 @@
 """SignSGD and Signum: steps of one size for every parameter."""
 
-from gradtx.core.base import Optimizer, chain
+from gradtx.core.compose import Optimizer, chain
 from gradtx.core.hyperparams import Decay, DType, Rate
 from gradtx.transforms.momentum import ema
 from gradtx.transforms.normalizing import scale_by_sign

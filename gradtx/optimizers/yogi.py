@@ -5,8 +5,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core.base import Leafwise, Optimizer, chain
+from gradtx.core.compose import Optimizer, chain
 from gradtx.core.hyperparams import Decay, NonNegative, Number, Rate
+from gradtx.core.leafwise import Leafwise
 from gradtx.core.numerics import abs_sq, ema, sqrt, unbiased, zeros
 from gradtx.core.tree import Tree
 from gradtx.transforms.scaling import scale_by_learning_rate

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core.base import Container, Inner, Optimizer, Transformation, init_inner, update_inner
+from gradtx.core.base import Transformation, init_inner, update_inner
+from gradtx.core.compose import Container, Inner, Optimizer
 from gradtx.core.hyperparams import Flag, Positive
 from gradtx.core.tree import Tree, upcast
 

@@ -17,7 +17,9 @@ import numpy as np
 from jax import Array
 
 from gradtx.core import numerics, tree
-from gradtx.core.base import STANDARD_EXTRAS, GradientTransformation, apply_updates
+from gradtx.core.apply import apply_updates
+from gradtx.core.base import GradientTransformation
+from gradtx.core.extras import STANDARD_EXTRAS
 from gradtx.core.hyperparams import Choice, Flag, NonNegative, Positive, PositiveInt, Real
 from gradtx.core.tree import Tree
 

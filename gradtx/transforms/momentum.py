@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import numerics
-from gradtx.core.base import Leafwise
 from gradtx.core.hyperparams import Decay, DType, Flag, Fraction
+from gradtx.core.leafwise import Leafwise
 from gradtx.core.numerics import unbiased
 from gradtx.core.tree import Tree
 

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import tree
-from gradtx.core.base import EmptyState, GradientTransformation, Leafwise
+from gradtx.core.base import EmptyState, GradientTransformation
 from gradtx.core.hyperparams import NonNegative, Number
+from gradtx.core.leafwise import Leafwise
 from gradtx.core.tree import Tree
 
 __all__ = ["centralize", "normalize", "normalize_by_update_norm", "scale_by_sign"]

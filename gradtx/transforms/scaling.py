@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import numerics, tree
-from gradtx.core.base import GradientTransformation, Leafwise
+from gradtx.core.base import GradientTransformation
 from gradtx.core.hyperparams import Flag, NonNegative, Number, Positive, Rate
+from gradtx.core.leafwise import Leafwise
 from gradtx.core.tree import Tree
 
 __all__ = [

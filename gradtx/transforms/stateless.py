@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import check, numerics
-from gradtx.core.base import EmptyState, GradientTransformation, Leafwise
+from gradtx.core.base import EmptyState, GradientTransformation
 from gradtx.core.hyperparams import PositiveInt
+from gradtx.core.leafwise import Leafwise
 from gradtx.core.spec import register
 from gradtx.core.tree import Tree, dtype_of
 

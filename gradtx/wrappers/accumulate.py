@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import check, numerics, tree
-from gradtx.core.base import Container, Inner, Transformation, init_inner, update_inner
+from gradtx.core.base import Transformation, init_inner, update_inner
+from gradtx.core.compose import Container, Inner
 from gradtx.core.hyperparams import DType, Flag, Interval, NonNegative
 from gradtx.core.spec import Spec, register
 from gradtx.core.tree import Tree

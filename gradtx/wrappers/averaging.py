@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import numerics, tree
-from gradtx.core.base import Container, Inner, Transformation, apply_updates, init_inner, update_inner
+from gradtx.core.apply import apply_updates
+from gradtx.core.base import Transformation, init_inner, update_inner
+from gradtx.core.compose import Container, Inner
 from gradtx.core.hyperparams import Decay, Flag, NonNegative, NonNegativeInt, PositiveInt
 from gradtx.core.tree import Tree
 from gradtx.wrappers.common import copy, find, require

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import check, numerics, tree
-from gradtx.core.base import Container, Extras, Inner, Transformation, init_inner, update_inner
+from gradtx.core.base import Transformation, init_inner, update_inner
+from gradtx.core.compose import Container, Inner
+from gradtx.core.extras import Extras
 from gradtx.core.hyperparams import Flag, PositiveInt
 from gradtx.core.spec import Spec
 from gradtx.core.tree import Tree

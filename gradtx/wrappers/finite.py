@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import numerics, tree
-from gradtx.core.base import Container, Inner, Transformation, init_inner, update_inner
+from gradtx.core.base import Transformation, init_inner, update_inner
+from gradtx.core.compose import Container, Inner
 from gradtx.core.hyperparams import NonNegativeInt, Positive, PositiveInt, Real
 from gradtx.core.tree import Tree
 from gradtx.wrappers.common import all_finite, choose, find, zeros_unless

@@ -7,17 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import tree
-from gradtx.core.base import (
-    Container,
-    Inner,
-    Optimizer,
-    Transformation,
-    chain,
-    identity,
-    init_inner,
-    named_chain,
-    update_inner,
-)
+from gradtx.core.base import Transformation, init_inner, update_inner
+from gradtx.core.compose import Container, Inner, Optimizer, chain, identity, named_chain
 from gradtx.core.masks import MaskKind
 from gradtx.core.tree import Tree
 

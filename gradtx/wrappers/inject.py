@@ -11,14 +11,8 @@ import numpy as np
 from jax import Array
 
 from gradtx.core import check, numerics
-from gradtx.core.base import (
-    Container,
-    GradientTransformation,
-    Transformation,
-    TransformationKind,
-    init_inner,
-    update_inner,
-)
+from gradtx.core.base import GradientTransformation, Transformation, init_inner, update_inner
+from gradtx.core.compose import Container, TransformationKind
 from gradtx.core.hyperparams import DType, Optional, Real, is_schedule
 from gradtx.core.tree import Tree
 from gradtx.transforms.scaling import scale

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gradtx.core.base import Container, Inner, Transformation, init_inner, update_inner
+from gradtx.core.base import Transformation, init_inner, update_inner
+from gradtx.core.compose import Container, Inner
 from gradtx.core.masks import Mask, MaskedNode, hide, mask_leaves
 from gradtx.core.tree import Tree
 

@@ -8,15 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import check
-from gradtx.core.base import (
-    Container,
-    EmptyState,
-    GradientTransformation,
-    Inner,
-    Transformation,
-    TransformationKind,
-    identity,
-)
+from gradtx.core.base import EmptyState, GradientTransformation, Transformation
+from gradtx.core.compose import Container, Inner, TransformationKind, identity
 from gradtx.core.masks import (
     Labels,
     Mask,

@@ -8,17 +8,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import tree
-from gradtx.core.base import (
-    Container,
-    EmptyState,
-    Extras,
-    GradientTransformation,
-    Inner,
-    Transformation,
-    apply_updates,
-    init_inner,
-    update_inner,
-)
+from gradtx.core.apply import apply_updates
+from gradtx.core.base import EmptyState, GradientTransformation, Transformation, init_inner, update_inner
+from gradtx.core.compose import Container, Inner
+from gradtx.core.extras import Extras
 from gradtx.core.hyperparams import Flag, NonNegative, PositiveInt
 from gradtx.core.tree import Tree
 from gradtx.wrappers.common import choose, copy, require

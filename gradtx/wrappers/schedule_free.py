@@ -8,7 +8,8 @@ import numpy as np
 from jax import Array
 
 from gradtx.core import numerics, tree
-from gradtx.core.base import Container, Inner, Transformation, init_inner, update_inner
+from gradtx.core.base import Transformation, init_inner, update_inner
+from gradtx.core.compose import Container, Inner
 from gradtx.core.hyperparams import DType, Flag, NonNegative, Rate, Real
 from gradtx.core.tree import Tree
 from gradtx.wrappers.averaging import eval_params, overlay

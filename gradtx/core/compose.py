@@ -1,0 +1,204 @@
+"""Composition: transformations that hold transformations, one after the other or under a name."""
+
+import functools
+import inspect
+from typing import Annotated, Any
+
+from gradtx.core import check
+from gradtx.core.base import (
+    GradientTransformation,
+    Transformation,
+    describe_state,
+    init_inner,
+    update_inner,
+)
+from gradtx.core.extras import Extras
+from gradtx.core.hyperparams import is_schedule
+from gradtx.core.tree import Tree
+
+__all__ = ["Container", "Inner", "Optimizer", "chain", "identity", "is_elementwise", "named_chain"]
+
+
+class TransformationKind:
+    """The kind of a hyper-parameter that is itself a transformation."""
+
+    numeric = False
+
+    @property
+    def example(self) -> Any:
+        return identity()
+
+    def convert(self, where: str, value: Any) -> Any:
+        if isinstance(value, type):
+            raise TypeError(f"{where} is the class {value.__name__}: call it, {value.__name__}(...)")
+        if not isinstance(value, Transformation):
+            hint = f": call it, {value.__name__}(...)" if inspect.isfunction(value) else ""
+            if is_schedule(value) and not hint:
+                hint = ": a schedule goes into scale_by_learning_rate(...)"
+            if type(value) in (list, tuple):
+                hint = ": unpack it with a star, chain(*stages)"
+            raise TypeError(f"{where} must be a transformation (init and update), got {check.describe(value)}{hint}")
+        return value
+
+
+Inner = Annotated[Any, TransformationKind()]
+"A transformation held by another."
+
+
+class Container(GradientTransformation, abstract=True):
+    """A transformation that only hands leaves on to others; those do the checks of what they get."""
+
+    takes_half_precision = True
+    elementwise = True
+    touches_leaves = False
+
+    @property
+    def parts(self) -> tuple[Transformation, ...]:
+        """What it holds."""
+        raise NotImplementedError
+
+    @functools.cached_property
+    def extras(self) -> Extras:
+        return Extras.union(self.parts)
+
+
+class chain(Container):
+    """Apply transformations one after the other, left to right.
+
+    Its state is the tuple of their states. `chain()` of nothing changes nothing.
+
+    Raises:
+        TypeError: a stage is not a transformation; the message says at which position.
+
+    >>> import gradtx
+    >>> gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(1e-3))
+    chain(clip_by_global_norm(1.0), adam(0.001))
+    >>> gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam)
+    Traceback (most recent call last):
+    TypeError: chain: stage 1 is the class adam: call it, adam(...)
+    """
+
+    State = tuple
+
+    stages: tuple[Any, ...] = ()
+
+    def __init__(self, *stages: Transformation) -> None:
+        self._set(
+            stages=tuple(TransformationKind().convert(f"chain: stage {i}", stage) for i, stage in enumerate(stages))
+        )
+
+    @property
+    def parts(self) -> tuple[Transformation, ...]:
+        return self.stages
+
+    def init_fn(self, params: Tree) -> tuple[Any, ...]:
+        return tuple(init_inner(stage, params) for stage in self.stages)
+
+    def update_fn(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
+        if len(state) != len(self.stages):
+            raise ValueError(
+                f"chain: expected a tuple of {len(self.stages)} states, one for each of {self!r}, "
+                f"got {describe_state(state)}"
+            )
+        new_state: list[Any] = []
+        for stage, own in zip(self.stages, state, strict=True):
+            updates, own = update_inner(stage, updates, own, params, extra)
+            new_state.append(own)
+        return updates, tuple(new_state)
+
+
+class named_chain(Container):
+    """`chain` of `(name, transformation)` pairs; the state is a dict by those names.
+
+    Raises:
+        ValueError: two stages of one name.
+
+    >>> import gradtx
+    >>> tx = named_chain(("clip", gradtx.clip(1.0)), ("step", gradtx.scale(-0.1)))
+    >>> tx.init(jnp.zeros(2))
+    {'clip': EmptyState(), 'step': EmptyState()}
+    """
+
+    State = dict
+
+    stages: tuple[Any, ...] = ()
+
+    def __init__(self, *stages: tuple[str, Transformation]) -> None:
+        for i, stage in enumerate(stages):
+            if not (isinstance(stage, tuple) and len(stage) == 2 and isinstance(stage[0], str)):
+                raise TypeError(f"named_chain: stage {i} must be a pair (name, transformation), got {stage!r}")
+            TransformationKind().convert(f"named_chain: stage {i}, {stage[0]!r}", stage[1])
+        names = [name for name, _ in stages]
+        if repeated := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"named_chain: the name {', '.join(sorted(repeated))} is given twice")
+        self._set(stages=tuple(stages))
+
+    @property
+    def parts(self) -> tuple[Transformation, ...]:
+        return tuple(stage for _, stage in self.stages)
+
+    def init_fn(self, params: Tree) -> dict[str, Any]:
+        return {name: init_inner(stage, params) for name, stage in self.stages}
+
+    def update_fn(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
+        names = [name for name, _ in self.stages]
+        if state.keys() != set(names):
+            raise ValueError(f"named_chain: expected the states of {names}, got those of {list(state)}")
+        new_state: dict[str, Any] = {}
+        for name, stage in self.stages:
+            updates, new_state[name] = update_inner(stage, updates, state[name], params, extra)
+        return updates, new_state
+
+
+class Optimizer(Container, abstract=True):
+    """A named chain: its fields are hyper-parameters, `expand` says of what it is composed."""
+
+    State = None
+
+    def expand(self) -> Transformation:
+        """The transformation that this one is a name for."""
+        raise NotImplementedError(f"{type(self).__name__} defines no expand")
+
+    @functools.cached_property
+    def expanded(self) -> Transformation:
+        """`expand()`, made once."""
+        return self.expand()
+
+    @property
+    def parts(self) -> tuple[Transformation, ...]:
+        return (self.expanded,)
+
+    def at(self, count: Any) -> Any:
+        return self  # schedules go on to the stages, each of which evaluates them at its own count
+
+    def init_fn(self, params: Tree) -> Any:
+        return init_inner(self.expanded, params)
+
+    def update_fn(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
+        return update_inner(self.expanded, updates, state, params, extra)
+
+    @functools.cached_property
+    def _needs_clock(self) -> bool:
+        return False
+
+
+class identity(Container):
+    """Change nothing.
+
+    >>> identity().update(jnp.array([1.0]), identity().init(None))
+    (Array([1.], dtype=float32), EmptyState())
+    """
+
+    @property
+    def parts(self) -> tuple[Transformation, ...]:
+        return ()
+
+    def update_fn(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
+        return updates, state
+
+
+def is_elementwise(tx: Transformation) -> bool:
+    """Whether each element's update depends on that element alone, whatever the leaf's shape and its neighbours."""
+    if not isinstance(tx, GradientTransformation):
+        return False
+    return tx.elementwise and (not isinstance(tx, Container) or all(map(is_elementwise, tx.parts)))

@@ -1,0 +1,59 @@
+"""Extra arguments of an update: read off the signatures, checked at the outermost call."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+__all__ = ["STANDARD_EXTRAS", "Extras", "extras_of", "refuse_unknown"]
+
+STANDARD_EXTRAS = ("value", "grad", "value_fn", "obj_fn", "loss", "key")
+"Extra arguments that every update accepts, whether or not something in it uses them."
+
+
+class Extras(NamedTuple):
+    """Names of the extra arguments that an update needs, and of those it knows; `open` takes any name."""
+
+    required: frozenset[str] = frozenset()
+    known: frozenset[str] = frozenset()
+    open: bool = False
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], skip: int, context: frozenset[str] = frozenset()) -> "Extras":
+        """Read off a signature: its parameters after the first `skip`, without those in `context`."""
+        parameters = list(inspect.signature(function).parameters.values())
+        named = [p for p in parameters[skip:] if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        named = [p for p in named if p.name not in context]
+        required = frozenset(p.name for p in named if p.default is p.empty)
+        return cls(required, frozenset(p.name for p in named), any(p.kind is p.VAR_KEYWORD for p in parameters))
+
+    @classmethod
+    def union(cls, transformations: Any) -> "Extras":
+        every = [extras_of(tx) for tx in transformations]
+        required = frozenset[str]().union(*(e.required for e in every))
+        known = frozenset[str]().union(*(e.known for e in every))
+        return cls(required, known, any(e.open for e in every))
+
+    def select(self, name: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+        if missing := sorted(self.required - extra.keys()):
+            given = ", ".join(f"{argument}=..." for argument in missing)
+            raise TypeError(f"{name} needs the extra argument {', '.join(missing)}: update(..., params, {given})")
+        return dict(extra) if self.open else {key: extra[key] for key in extra if key in self.known}
+
+
+def extras_of(tx: Any) -> Extras:
+    """What `tx.update` needs and knows, also of a transformation that does not say."""
+    declared = getattr(tx, "extras", None)
+    return declared if isinstance(declared, Extras) else Extras.of(tx.update, skip=3)
+
+
+def refuse_unknown(name: str, extras: Extras, extra: Mapping[str, Any]) -> None:
+    """Refuse names that nothing in the transformation `name` takes."""
+    if extras.open:
+        return
+    known = sorted({*extras.known, *STANDARD_EXTRAS})
+    for argument in extra:
+        if argument not in known:
+            close = difflib.get_close_matches(argument, known, 1)
+            hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+            raise TypeError(f"{name}: nothing here takes the extra argument {argument!r}; {hint}")

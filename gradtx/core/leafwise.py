@@ -1,0 +1,140 @@
+"""A formula on one array, lifted to trees."""
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from gradtx.core import check, numerics, tree
+from gradtx.core.base import GradientTransformation, name_of
+from gradtx.core.extras import Extras
+from gradtx.core.tree import Tree
+
+__all__ = ["Leafwise"]
+
+
+class Leafwise(GradientTransformation, abstract=True):
+    """A transformation that is a formula on one array, lifted to trees.
+
+    Write `leaf(self, g, *slots, ...)`: it takes a gradient and its slots and gives the update and the new slots. The
+    slots are the fields of `State` but `count`, in order; they begin as zeros unless `init_leaf` says otherwise.
+    After a star it may ask for `t` (updates made, this one included, as a float), `param`, or extra arguments.
+
+    >>> import gradtx
+    >>> class TriangleState(NamedTuple):
+    ...     last: Array
+    >>> class mean_of_last_two(gradtx.Leafwise):
+    ...     "(gₜ + gₜ₋₁) / 2"
+    ...     State = TriangleState
+    ...     def leaf(self, g, last):
+    ...         return (g + last) / 2, g
+    >>> tx = mean_of_last_two()
+    >>> tx.update(jnp.array([4.0]), tx.init(jnp.zeros(1)))
+    (Array([2.], dtype=float32), TriangleState(last=Array([4.], dtype=float32)))
+    """
+
+    takes_half_precision = True
+    elementwise = True
+    slots: ClassVar[tuple[str, ...]] = ()
+    context: ClassVar[frozenset[str]] = frozenset({"t", "param"})
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.slots = tuple(name for name in getattr(cls.State, "_fields", ()) if name != "count")
+
+    def leaf(self, g: Array, *slots: Any, **context: Any) -> Any:
+        """The formula: `(update, *new_slots)`, or just the update where there are no slots."""
+        raise NotImplementedError(f"{type(self).__name__} defines no leaf")
+
+    def init_leaf(self, param: Array) -> tuple[Any, ...]:
+        """The slots of one parameter before the first update."""
+        return tuple(numerics.zeros(param) for _ in self.slots)
+
+    def init_fn(self, params: Tree) -> Any:
+        leaves, treedef = jax.tree.flatten(params)
+        return self._state(jnp.zeros((), jnp.int32), treedef, [self.init_leaf(param) for param in leaves])
+
+    def update_fn(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
+        leaves, treedef = jax.tree.flatten(updates)
+        param_leaves = [None] * len(leaves) if params is None else jax.tree.leaves(params)
+        count = numerics.increment(state.count) if "count" in state._fields else None
+        within = functools.cache(functools.partial(self._in, count, extra))
+        results: list[Any] = []
+        for g, own, param in zip(leaves, self._slots(updates, state), param_leaves, strict=True):
+            dtype = functools.reduce(np.promote_types, [*_compute_dtypes((g, param, own))])
+            results.append(_formula(*within(dtype), g, own, param if "param" in self._wants else None))
+        new_updates = treedef.unflatten([new for new, _ in results])
+        return new_updates, self._state(count, treedef, [new for _, new in results])
+
+    def _in(self, count: Array | None, extra: Mapping[str, Any], dtype: Any) -> tuple[Any, dict[str, Any], Any]:
+        """This transformation, and the context of its formula, in the precision of a leaf of `dtype`."""
+        real = numerics.real_dtype(dtype)
+        context: dict[str, Any] = dict(extra)
+        if "t" in self._wants and count is not None:
+            context["t"] = count.astype(real)
+        return jax.tree.map(lambda array: array.astype(real), self), context, dtype
+
+    def _state(self, count: Array | None, treedef: Any, slots: list[tuple[Any, ...]]) -> Any:
+        fields = {name: treedef.unflatten([own[i] for own in slots]) for i, name in enumerate(self.slots)}
+        state: Any = self.State  # a NamedTuple
+        return state(**fields) if "count" not in self._state_fields else state(count=count, **fields)
+
+    def _slots(self, updates: Tree, state: Any) -> list[tuple[Any, ...]]:
+        """The slots of every leaf, checked against the gradients."""
+        leaves, treedef = jax.tree.flatten(updates)
+        expected: dict[Any, tuple[Any, ...]] = {}
+        for g in leaves:
+            if (g.shape, g.dtype) not in expected:
+                expected[g.shape, g.dtype] = jax.eval_shape(self.init_leaf, g)
+        for i, name in enumerate(self.slots):
+            where = f"{name_of(self)}: state.{name}"
+            like = treedef.unflatten([expected[g.shape, g.dtype][i] for g in leaves])
+            check.same_structure(where, getattr(state, name), like, "the updates; it belongs to another model")
+            check.same_shapes(where, getattr(state, name), like, "the update's", "; it belongs to another model")
+        columns = [treedef.flatten_up_to(getattr(state, name)) for name in self.slots]
+        return list(zip(*columns, strict=True)) if columns else [()] * len(leaves)
+
+    @property
+    def _state_fields(self) -> tuple[str, ...]:
+        return getattr(self.State, "_fields", ())
+
+    @functools.cached_property
+    def needs_params(self) -> bool:
+        return "param" in self._wants
+
+    @functools.cached_property
+    def _wants(self) -> frozenset[str]:
+        return Extras.of(self.leaf, skip=1 + len(self.slots)).known
+
+    @functools.cached_property
+    def extras(self) -> Extras:
+        return Extras.of(self.leaf, skip=1 + len(self.slots), context=self.context)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _formula(tx: Leafwise, context: dict[str, Any], dtype: Any, g: Array, slots: tuple[Any, ...], param: Any) -> Any:
+    """One leaf's formula in the precision `dtype`, traced once for all leaves of the same shape."""
+    g, slots, param = jax.tree.map(lambda x: _at_precision(x, dtype), (g, slots, param))
+    result = tx.leaf(g, *slots, **context) if param is None else tx.leaf(g, *slots, **context, param=param)
+    if not slots:
+        return result, ()
+    if not isinstance(result, tuple) or len(result) != 1 + len(slots):
+        raise TypeError(
+            f"{name_of(tx)}: leaf must give the tuple (update, {', '.join(tx.slots)}), got {check.describe(result)}"
+        )
+    return result[0], result[1:]
+
+
+def _at_precision(x: Array, dtype: Any) -> Array:
+    """`x` in the precision of `dtype`, real if it is real; integers as they are."""
+    if not tree.is_inexact(x):
+        return x
+    return x.astype(dtype if jnp.iscomplexobj(x) else numerics.real_dtype(dtype))
+
+
+def _compute_dtypes(arrays: Any) -> Iterator[Any]:
+    return (numerics.compute_dtype(tree.dtype_of(x)) for x in jax.tree.leaves(arrays) if tree.is_inexact(x))
