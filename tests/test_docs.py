@@ -6,6 +6,8 @@ from pathlib import Path
 import jax
 import pytest
 
+import gradtx
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -25,3 +27,15 @@ def test_python_blocks_run(page, monkeypatch, tmp_path):
 
 def test_there_are_blocks_to_run():
     assert sum(len(blocks(page)) for page in PAGES) > 5
+
+
+def test_the_readme_lists_every_optimizer():
+    section = (ROOT / "README.md").read_text().split("## What there is")[1].split("\n## ")[0]
+    listed = set(re.findall(r"`(\w+)`", section))
+    optimizers = {name for name, item in gradtx.registry().items() if is_optimizer(item)}
+    assert optimizers <= listed
+    assert {name for name in listed if not hasattr(gradtx, name)} == set()
+
+
+def is_optimizer(item):
+    return isinstance(item, type) and issubclass(item, gradtx.Optimizer) and item.__module__.startswith("gradtx.")

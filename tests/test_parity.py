@@ -108,7 +108,7 @@ PAIRS = {
 def trajectory(tx, apply_updates):
     """Parameters after each of 25 steps with gradients that do not depend on them; the last third are small."""
     keys = jax.random.split(jax.random.key(0), 4)
-    params = {"w": jax.random.normal(keys[0], (4, 3)), "b": jax.random.normal(keys[1], (5,)), "s": jnp.float32(0.5)}
+    params = {"w": jax.random.normal(keys[0], (4, 3)), "b": jax.random.normal(keys[1], (5,)), "s": jnp.full((1,), 0.5)}
     sizes = jnp.where(jnp.arange(25) < 17, 1.0, 0.01)
     noise = {name: jax.random.normal(key, (25, *params[name].shape)) for key, name in zip(keys[1:], "wbs", strict=True)}
     grads = {name: x * sizes.reshape(25, *[1] * (x.ndim - 1)) for name, x in noise.items()}
@@ -140,6 +140,7 @@ def made(library, name, args, kwargs):
     return getattr(library, name)(*args, **kwargs)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:optax")
 @pytest.mark.parametrize(("name", "args", "kwargs"), SAME)
 def test_same_call_same_walk(name, args, kwargs):
     assert_same_walk(made(gx, name, args, kwargs), made(optax, name, args, kwargs))

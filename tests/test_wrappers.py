@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import gradtx as gx
+from gradtx.core.compose import is_elementwise
+from helpers import assert_close, extra_for, transformations
 
 PARAMS = {"b": jnp.array([0.5, -1.0, 2.0]), "w": jnp.arange(12, dtype=jnp.float32).reshape(4, 3) / 7 - 0.5}
 
@@ -407,6 +409,7 @@ class TestAverages:
     def test_without_average(self):
         with pytest.raises(ValueError, match="eval_params: nothing in the state averages parameters"):
             gx.eval_params(gx.adam(0.1).init(PARAMS), PARAMS)
+        assert gx.eval_params(gx.adam(0.1).init(PARAMS), PARAMS, default=PARAMS) is PARAMS
 
     def test_two_averages_of_the_same_leaf(self):
         tx = gx.chain(gx.params_ema(gx.sgd(1.0), 0.5), gx.params_average(gx.identity()))
@@ -607,6 +610,36 @@ class TestFlatten:
     def test_refuses_by_name(self, inner, culprit):
         with pytest.raises(TypeError, match=f"flatten: {culprit} does not act on each element alone"):
             gx.flatten(inner)
+
+    @pytest.mark.parametrize("inner", [gx.params_ema(gx.sgd(0.1), 0.9), gx.schedule_free_sgd(0.1)])
+    def test_refuses_averages_that_could_not_be_evaluated(self, inner):
+        with pytest.raises(TypeError, match=r"wrap (params_ema|schedule_free) around flatten"):
+            gx.flatten(inner)
+
+
+ELEMENTWISE = {name: tx for name, tx in transformations().items() if is_elementwise(tx)}
+
+
+@pytest.mark.parametrize("case", ELEMENTWISE)
+def test_elementwise_transformations_do_not_see_leaves(case):
+    """What says that it acts on each element alone does the same to all leaves laid end to end in one vector."""
+    tx = ELEMENTWISE[case]
+
+    def run(params, grads):
+        state, path = tx.init(params), []
+        for g in grads:
+            updates, state = tx.update(g, state, params, **extra_for(tx, g))
+            params = gx.apply_updates(params, updates)
+            path.append(updates)
+        return path
+
+    def joined(tree):
+        return jnp.concatenate([x.ravel() for x in jax.tree.leaves(tree)])
+
+    grads = [grads_at(0), grads_at(1)]
+    apart = jax.jit(run)(PARAMS, grads)
+    together = jax.jit(run)(joined(PARAMS), [joined(g) for g in grads])
+    assert_close([joined(updates) for updates in apart], together, ulps=4)
 
 
 class TestConditions:

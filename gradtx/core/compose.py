@@ -81,6 +81,7 @@ class chain(Container):
     State = tuple
 
     stages: tuple[Any, ...] = ()
+    "The transformations, in order."
 
     def __init__(self, *stages: Transformation) -> None:
         self._set(
@@ -114,6 +115,7 @@ class named_chain(Container):
         ValueError: two stages of one name.
 
     >>> import gradtx
+    >>> import jax.numpy as jnp
     >>> tx = named_chain(("clip", gradtx.clip(1.0)), ("step", gradtx.scale(-0.1)))
     >>> tx.init(jnp.zeros(2))
     {'clip': EmptyState(), 'step': EmptyState()}
@@ -122,6 +124,7 @@ class named_chain(Container):
     State = dict
 
     stages: tuple[Any, ...] = ()
+    "Pairs of a name and a transformation, in order."
 
     def __init__(self, *stages: tuple[str, Transformation]) -> None:
         for i, stage in enumerate(stages):
@@ -185,6 +188,7 @@ class Optimizer(Container, abstract=True):
 class identity(Container):
     """Change nothing.
 
+    >>> import jax.numpy as jnp
     >>> identity().update(jnp.array([1.0]), identity().init(None))
     (Array([1.], dtype=float32), EmptyState())
     """

@@ -15,8 +15,11 @@ class Extras(NamedTuple):
     """Names of the extra arguments that an update needs, and of those it knows; `open` takes any name."""
 
     required: frozenset[str] = frozenset()
+    "Without these an update is refused."
     known: frozenset[str] = frozenset()
+    "These are passed on."
     open: bool = False
+    "Whether any other name is passed on too."
 
     @classmethod
     def of(cls, function: Callable[..., Any], skip: int, context: frozenset[str] = frozenset()) -> "Extras":
@@ -29,12 +32,18 @@ class Extras(NamedTuple):
 
     @classmethod
     def union(cls, transformations: Any) -> "Extras":
+        """What several transformations need and know between them."""
         every = [extras_of(tx) for tx in transformations]
         required = frozenset[str]().union(*(e.required for e in every))
         known = frozenset[str]().union(*(e.known for e in every))
         return cls(required, known, any(e.open for e in every))
 
     def select(self, name: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Of the arguments given, those that the transformation `name` takes.
+
+        Raises:
+            TypeError: one that it needs is missing.
+        """
         if missing := sorted(self.required - extra.keys()):
             given = ", ".join(f"{argument}=..." for argument in missing)
             raise TypeError(f"{name} needs the extra argument {', '.join(missing)}: update(..., params, {given})")

@@ -24,6 +24,7 @@ class Leafwise(GradientTransformation, abstract=True):
     slots are the fields of `State` but `count`, in order; they begin as zeros unless `init_leaf` says otherwise.
     After a star it may ask for `t` (updates made, this one included, as a float), `param`, or extra arguments.
 
+    >>> from typing import NamedTuple
     >>> import gradtx
     >>> class TriangleState(NamedTuple):
     ...     last: Array
@@ -40,7 +41,9 @@ class Leafwise(GradientTransformation, abstract=True):
     takes_half_precision = True
     elementwise = True
     slots: ClassVar[tuple[str, ...]] = ()
+    "The fields of `State` but `count`."
     context: ClassVar[frozenset[str]] = frozenset({"t", "param"})
+    "What `leaf` may ask for besides extra arguments."
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -85,18 +88,25 @@ class Leafwise(GradientTransformation, abstract=True):
 
     def _slots(self, updates: Tree, state: Any) -> list[tuple[Any, ...]]:
         """The slots of every leaf, checked against the gradients."""
-        leaves, treedef = jax.tree.flatten(updates)
-        expected: dict[Any, tuple[Any, ...]] = {}
-        for g in leaves:
-            if (g.shape, g.dtype) not in expected:
-                expected[g.shape, g.dtype] = jax.eval_shape(self.init_leaf, g)
-        for i, name in enumerate(self.slots):
-            where = f"{name_of(self)}: state.{name}"
-            like = treedef.unflatten([expected[g.shape, g.dtype][i] for g in leaves])
-            check.same_structure(where, getattr(state, name), like, "the updates; it belongs to another model")
-            check.same_shapes(where, getattr(state, name), like, "the update's", "; it belongs to another model")
-        columns = [treedef.flatten_up_to(getattr(state, name)) for name in self.slots]
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(updates)
+        columns = [self._column(name, getattr(state, name), updates, treedef) for name in self.slots]
+        expected = functools.cache(
+            lambda shape, dtype: jax.eval_shape(self.init_leaf, jax.ShapeDtypeStruct(shape, dtype))
+        )
+        for j, (path, g) in enumerate(leaves):
+            for name, column, slot in zip(self.slots, columns, expected(g.shape, g.dtype), strict=True):
+                where = f"{name_of(self)}: state.{name}{tree.path_str(path)}"
+                check.same_structure(where, column[j], slot, "that which init makes")
+                check.same_shapes(where, column[j], slot, "the update's", "; it belongs to another model")
         return list(zip(*columns, strict=True)) if columns else [()] * len(leaves)
+
+    def _column(self, name: str, field: Tree, updates: Tree, treedef: Any) -> list[Any]:
+        try:
+            return treedef.flatten_up_to(field)
+        except ValueError:
+            where = f"{name_of(self)}: state.{name}"
+            check.same_structure(where, field, updates, "the updates; it belongs to another model")
+            raise
 
     @property
     def _state_fields(self) -> tuple[str, ...]:

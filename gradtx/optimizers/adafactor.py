@@ -10,7 +10,7 @@ from gradtx.core.compose import Optimizer, chain
 from gradtx.core.hyperparams import Decay, DType, Flag, NonNegative, NonNegativeInt, Positive, PositiveInt, Rate
 from gradtx.core.leafwise import Leafwise
 from gradtx.core.masks import Mask
-from gradtx.core.numerics import abs_sq, ema, rsqrt, zeros
+from gradtx.core.numerics import abs_sq, ema, rsqrt, sqrt, zeros
 from gradtx.core.tree import Tree
 from gradtx.transforms import momentum as running
 from gradtx.transforms.clipping import clip_by_block_rms
@@ -77,8 +77,8 @@ class scale_by_factored_rms(Leafwise):
         second, first = axes
         v_row = ema(v_row, jnp.mean(squares, first), beta)
         v_col = ema(v_col, jnp.mean(squares, second), beta)
-        shares = v_row / jnp.mean(v_row, second - (first < second), keepdims=True)
-        factors = jnp.expand_dims(rsqrt(shares), first) * jnp.expand_dims(rsqrt(v_col), second)
+        rows = rsqrt(v_row) * sqrt(jnp.mean(v_row, second - (first < second), keepdims=True))
+        factors = jnp.expand_dims(rows, first) * jnp.expand_dims(rsqrt(v_col), second)
         return g * factors, v_row, v_col, v
 
     def _axes(self, shape: tuple[int, ...]) -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ from gradtx.core.leafwise import Leafwise
 from gradtx.core.masks import Mask, mask_leaves
 from gradtx.core.numerics import abs_sq, ema, sqrt, unbiased, zeros
 from gradtx.core.tree import Tree
+from gradtx.transforms.decay import unmasked
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 __all__ = ["ProximalDecayState", "ScaleByAdanState", "adan", "proximal_decay", "scale_by_adan"]
@@ -91,7 +92,7 @@ class proximal_decay(GradientTransformation):
     """
 
     State = ProximalDecayState
-    elementwise = True
+    elementwise = unmasked
 
     learning_rate: Rate
     "η, the same as the optimizer's."

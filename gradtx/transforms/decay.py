@@ -19,6 +19,9 @@ from gradtx.core.tree import Tree
 
 __all__ = ["add_decayed_weights", "decay_weights"]
 
+unmasked: Any = property(lambda tx: tx.mask is None)
+"For `elementwise`: with a mask, it matters which leaf an element is in."
+
 
 class add_decayed_weights(GradientTransformation):
     """Add a multiple of the parameters to the updates.
@@ -31,7 +34,7 @@ class add_decayed_weights(GradientTransformation):
     Needs the parameters.
     """
 
-    elementwise = True
+    elementwise = unmasked
 
     weight_decay: NonNegative = 0.0
     "λ. Values between 1e-4 and 1e-1 are usual."
@@ -66,7 +69,7 @@ class decay_weights(GradientTransformation):
         ValueError: one of `learning_rate` and `max_learning_rate` is given without the other.
     """
 
-    elementwise = True
+    elementwise = unmasked
 
     weight_decay: NonNegative
     "λ, the share lost at a step of rate ηₘₐₓ."

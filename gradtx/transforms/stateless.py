@@ -100,10 +100,11 @@ class set_to_zero(GradientTransformation):
     takes_half_precision = True
 
     def update_fn(self, updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, EmptyState]:
-        return jax.tree.map(_zero, updates), state
+        return jax.tree.map(zero, updates), state
 
 
-def _zero(x: Any) -> Any:
+def zero(x: Any) -> Any:
+    """Zeros like `x`; the `float0` gradients of integer parameters are zeros already."""
     return x if dtype_of(x) == jax.dtypes.float0 else jnp.zeros_like(x)
 
 

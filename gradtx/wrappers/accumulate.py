@@ -102,6 +102,11 @@ class accumulate(Container):
     def parts(self) -> tuple[Transformation, ...]:
         return (self.inner,)
 
+    @property
+    def elementwise(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether no element decides over the others' gradients."""
+        return self.should_skip_update_fn is None
+
     def has_updated(self, state: MultiStepsState) -> Array:
         """Whether the last update finished a window."""
         return (state.mini_step == 0) & (state.gradient_step > 0)

@@ -1,7 +1,7 @@
 """Averages of the parameters, kept beside the training, and one way to get at them."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +13,16 @@ from gradtx.core.base import Transformation, init_inner, update_inner
 from gradtx.core.compose import Container, Inner
 from gradtx.core.hyperparams import Decay, Flag, NonNegative, NonNegativeInt, PositiveInt
 from gradtx.core.tree import Tree
-from gradtx.wrappers.common import copy, find, require
+from gradtx.wrappers.common import copy, find
 from gradtx.wrappers.masked import MaskedNode
 
 __all__ = ["ParamsAverageState", "ParamsEmaState", "eval_params", "params_average", "params_ema"]
 
 
-def eval_params(state: Any, params: Tree) -> Tree:
+_REQUIRED: Any = object()
+
+
+def eval_params(state: Any, params: Tree, default: Any = _REQUIRED) -> Any:
     """The parameters to evaluate, save or deploy: the averaged ones that `state` holds, wherever it holds them.
 
     It knows `params_ema`, `params_average`, `lookahead` and `schedule_free`, and every state class with a method
@@ -27,8 +30,11 @@ def eval_params(state: Any, params: Tree) -> Tree:
     (`partition`, `masked`), each gives its own, and leaves without an average come back as they are. Train on with
     `params` itself.
 
+    Where nothing averages it gives `default`, if there is one: a loop for optimizers of all kinds says
+    `eval_params(state, params, default=params)`.
+
     Raises:
-        ValueError: nothing in `state` averages, or two averages are of the same leaf.
+        ValueError: nothing in `state` averages, and there is no `default`; or two averages are of the same leaf.
 
     >>> import gradtx
     >>> import jax.numpy as jnp
@@ -42,17 +48,24 @@ def eval_params(state: Any, params: Tree) -> Tree:
     (Array([1.], dtype=float32), Array([2.], dtype=float32))
     """
     found = find(state, lambda node: hasattr(node, "eval_params"))
+    if not found and default is not _REQUIRED:
+        return default
     if not found:
-        raise ValueError("eval_params: nothing in the state averages parameters; wrap the optimizer, params_ema(...)")
+        raise ValueError(
+            "eval_params: nothing in the state averages parameters; wrap the optimizer, params_ema(...), "
+            "or say what to give then, default=params"
+        )
     leaves, treedef = jax.tree.flatten(params)
     chosen = list(leaves)
     for node in found:
         for i, leaf in enumerate(jax.tree.leaves(node.eval_params(params))):
-            if leaf is not leaves[i] and chosen[i] is not leaves[i]:
+            if leaf is leaves[i]:
+                continue
+            if chosen[i] is not leaves[i]:
                 raise ValueError(
                     "eval_params: two averages of the same parameters; take one, state.eval_params(params)"
                 )
-            chosen[i] = chosen[i] if leaf is leaves[i] else leaf
+            chosen[i] = leaf
     return treedef.unflatten(chosen)
 
 
@@ -67,15 +80,35 @@ def overlay(average: Tree, params: Tree, formula: Callable[[Array, Array], Array
     return jax.tree.map(pick, average, params, is_leaf=lambda node: isinstance(node, MaskedNode))
 
 
-def _towards(average: Tree, weight: Array, params: Tree, updates: Tree) -> Tree:
-    """Average + weight · (θ − average), θ being the parameters once the updates are applied and rounded."""
+class _Averaging(Container, abstract=True):
+    """What both have in common: a mean that goes a part of the way to what the updates make of the parameters."""
 
-    def move(mean: Array, param: Any) -> Array:
-        return mean + weight.astype(numerics.real_dtype(mean.dtype)).astype(mean.dtype) * (
-            param.astype(mean.dtype) - mean
-        )
+    State: ClassVar[Any]
+    touches_leaves = True
+    inner: Any
 
-    return jax.tree.map(move, average, apply_updates(params, tree.cast_like(updates, params)))
+    @property
+    def parts(self) -> tuple[Transformation, ...]:
+        return (self.inner,)
+
+    def _weight(self, count: Array) -> Array:
+        """What part of the way the mean goes in the update number `count`; 1 in the first."""
+        raise NotImplementedError
+
+    def init_fn(self, params: Tree) -> Any:
+        return self.State(jnp.zeros((), jnp.int32), copy(params), init_inner(self.inner, params))
+
+    def update_fn(self, updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
+        count, mean, inner_state = state
+        new, inner_state = update_inner(self.inner, updates, inner_state, params, extra)
+        count = numerics.increment(count)
+        weight, moved = self._weight(count), apply_updates(params, tree.cast_like(new, params))
+
+        def move(mean: Array, param: Array) -> Array:
+            share = weight.astype(numerics.real_dtype(mean.dtype)).astype(mean.dtype)
+            return mean + share * (param.astype(mean.dtype) - mean)
+
+        return new, self.State(count, jax.tree.map(move, mean, moved), inner_state)
 
 
 class ParamsEmaState(NamedTuple):
@@ -93,7 +126,7 @@ class ParamsEmaState(NamedTuple):
         return overlay(self.ema, params)
 
 
-class params_ema(Container):
+class params_ema(_Averaging):
     """Keep a running mean of the parameters beside the training; `eval_params(state, params)` gives it.
 
         θ ← θ + inner(g)
@@ -106,7 +139,6 @@ class params_ema(Container):
     """
 
     State = ParamsEmaState
-    touches_leaves = True
 
     inner: Inner
     "The optimizer whose parameters to average."
@@ -115,25 +147,11 @@ class params_ema(Container):
     debias: Flag = False
     "Whether early parameters count as much as the later ones, θ̄ = Σ βᵗ⁻ⁱ θᵢ / Σ βᵗ⁻ⁱ, rather than the first more."
 
-    @property
-    def parts(self) -> tuple[Transformation, ...]:
-        return (self.inner,)
-
-    def init_fn(self, params: Tree) -> ParamsEmaState:
-        return ParamsEmaState(jnp.zeros((), jnp.int32), copy(params), init_inner(self.inner, params))
-
-    def update_fn(
-        self, updates: Tree, state: ParamsEmaState, params: Tree = None, **extra: Any
-    ) -> tuple[Tree, ParamsEmaState]:
-        require("params_ema", params)
-        new, inner_state = update_inner(self.inner, updates, state.inner_state, params, extra)
-        count = numerics.increment(state.count)
-        t = count.astype(jnp.float32)
+    def _weight(self, count: Array) -> Array:
         weight = jnp.asarray(1 - self.decay, jnp.float32)
         if self.debias:
-            weight = weight / numerics.one_minus_power(self.decay, t)
-        weight = jnp.where(count == 1, 1, weight)
-        return new, ParamsEmaState(count, _towards(state.ema, weight, params, new), inner_state)
+            weight = weight / numerics.one_minus_power(self.decay, count.astype(jnp.float32))
+        return jnp.where(count == 1, 1, weight)
 
 
 class ParamsAverageState(NamedTuple):
@@ -151,7 +169,7 @@ class ParamsAverageState(NamedTuple):
         return overlay(self.average, params)
 
 
-class params_average(Container):
+class params_average(_Averaging):
     """Keep a mean of all parameters of the training, or of its last part; `eval_params(state, params)` gives it.
 
         θ ← θ + inner(g)
@@ -163,7 +181,6 @@ class params_average(Container):
     """
 
     State = ParamsAverageState
-    touches_leaves = True
 
     inner: Inner
     "The optimizer whose parameters to average."
@@ -174,25 +191,9 @@ class params_average(Container):
     gamma: NonNegative = 0.0
     "γ."
 
-    @property
-    def parts(self) -> tuple[Transformation, ...]:
-        return (self.inner,)
-
-    def init_fn(self, params: Tree) -> ParamsAverageState:
-        return ParamsAverageState(jnp.zeros((), jnp.int32), copy(params), init_inner(self.inner, params))
-
-    def update_fn(
-        self, updates: Tree, state: ParamsAverageState, params: Tree = None, **extra: Any
-    ) -> tuple[Tree, ParamsAverageState]:
-        require("params_average", params)
-        new, inner_state = update_inner(self.inner, updates, state.inner_state, params, extra)
-        count = numerics.increment(state.count)
-        weight = self._weight(count - self.start)
-        return new, ParamsAverageState(count, _towards(state.average, weight, params, new), inner_state)
-
-    def _weight(self, steps: Array) -> Array:
-        """The weight of the newest parameters, `steps` after the start: 1 before the first that is averaged."""
+    def _weight(self, count: Array) -> Array:
+        steps = count - self.start
         n = jnp.maximum(steps // self.every, 1).astype(jnp.float32)
         gamma = jnp.asarray(self.gamma, jnp.float32)
-        taken = (steps < self.every) | (steps % self.every == 0)
+        taken = (steps < self.every) | (steps % self.every == 0)  # before the first that counts, the mean follows
         return jnp.where(taken, (gamma + 1) / (gamma + n), 0)

@@ -14,7 +14,7 @@ from jax import Array
 from gradtx.core import check, tree
 from gradtx.core.tree import Tree
 
-__all__ = ["Function", "all_finite", "choose", "copy", "find", "require", "zeros_unless"]
+__all__ = ["Function", "all_finite", "choose", "copy", "find", "zeros_unless"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +66,3 @@ def copy(params: Tree) -> Tree:
 def find(state: Any, wanted: Callable[[Any], bool]) -> list[Any]:
     """The outermost nodes of a nested state that `wanted` says yes to, in order."""
     return [node for node in jax.tree.leaves(state, is_leaf=wanted) if wanted(node)]
-
-
-def require(name: str, params: Tree) -> None:
-    """Refuse an update without parameters."""
-    if params is None:
-        raise ValueError(f"{name} needs the parameters: update(updates, state, params)")

@@ -1,5 +1,6 @@
 """Transformations that act at some steps only."""
 
+import functools
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from gradtx.core.extras import Extras
 from gradtx.core.hyperparams import Flag, PositiveInt
 from gradtx.core.spec import Spec
 from gradtx.core.tree import Tree
+from gradtx.transforms.stateless import zero
 from gradtx.wrappers.common import Function
 
 __all__ = [
@@ -42,6 +44,45 @@ class every_k_steps(Spec):
 Condition = Annotated[Any, Function("(step, **extra) → bool", every_k_steps(2))]
 
 
+class _Conditional(Container, abstract=True):
+    """What both have in common: an inner transformation that is called at some steps only."""
+
+    inner: Any
+    should_transform_fn: Any
+    forward_extra_args: bool
+
+    @property
+    def parts(self) -> tuple[Transformation, ...]:
+        return (self.inner,)
+
+    @functools.cached_property
+    def extras(self) -> Extras:
+        """Those of the inner transformation, and of the condition."""
+        inner, own = Extras.union(self.parts), self._condition_extras
+        return Extras(inner.required | own.required, inner.known | own.known, inner.open or own.open)
+
+    @property
+    def _condition_extras(self) -> Extras:
+        return Extras.of(self.should_transform_fn, skip=1) if self.forward_extra_args else Extras()
+
+    def _update_if(self, updates: Tree, otherwise: Tree, state: Any, params: Tree, extra: Any) -> tuple[Tree, Any]:
+        """The inner update if the condition holds, else `otherwise` and the inner state as it was."""
+        seen = self._condition_extras.select(type(self).__name__, extra)
+        condition = jnp.asarray(self.should_transform_fn(state.step, **seen))
+        if condition.shape != () or condition.dtype != bool:
+            raise ValueError(
+                f"{type(self).__name__}: should_transform_fn must give a scalar bool, got {check.describe(condition)} "
+                f"from {self.should_transform_fn!r}"
+            )
+        otherwise = tree.promote(otherwise, updates if params is None else params)
+
+        def act(inner_state: Any) -> tuple[Tree, Any]:
+            new, inner_state = update_inner(self.inner, updates, inner_state, params, extra)
+            return tree.cast_like(new, otherwise), inner_state
+
+        return jax.lax.cond(condition, act, lambda inner_state: (otherwise, inner_state), state.inner_state)
+
+
 class ConditionallyTransformState(NamedTuple):
     """The state of `conditionally_transform`."""
 
@@ -51,7 +92,7 @@ class ConditionallyTransformState(NamedTuple):
     "int32[]: updates made so far, with the inner transformation or without."
 
 
-class conditionally_transform(Container):
+class conditionally_transform(_Conditional):
     """Call `inner` at the steps where a condition holds; at the others the updates **pass through unchanged**.
 
         u, s ← inner(g, s)   if condition(step)
@@ -73,22 +114,13 @@ class conditionally_transform(Container):
     forward_extra_args: Flag = False
     "Whether the condition gets the extra arguments too."
 
-    @property
-    def parts(self) -> tuple[Transformation, ...]:
-        return (self.inner,)
-
-    @property
-    def extras(self) -> Extras:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Those of the inner transformation, and of the condition."""
-        return _extras(self)
-
     def init_fn(self, params: Tree) -> ConditionallyTransformState:
         return ConditionallyTransformState(init_inner(self.inner, params), jnp.zeros((), jnp.int32))
 
     def update_fn(
         self, updates: Tree, state: ConditionallyTransformState, params: Tree = None, **extra: Any
     ) -> tuple[Tree, ConditionallyTransformState]:
-        new, inner_state = _update_if(self, updates, updates, state, params, extra)
+        new, inner_state = self._update_if(updates, updates, state, params, extra)
         return new, ConditionallyTransformState(inner_state, numerics.increment(state.step))
 
 
@@ -101,7 +133,7 @@ class ConditionallyMaskState(NamedTuple):
     "The inner transformation's state."
 
 
-class conditionally_mask(Container):
+class conditionally_mask(_Conditional):
     """Call `inner` at the steps where a condition holds; at the others the updates **are zero**.
 
         u, s ← inner(g, s)   if condition(step)
@@ -119,48 +151,11 @@ class conditionally_mask(Container):
     forward_extra_args: Flag = False
     "Whether the condition gets the extra arguments too."
 
-    @property
-    def parts(self) -> tuple[Transformation, ...]:
-        return (self.inner,)
-
-    @property
-    def extras(self) -> Extras:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Those of the inner transformation, and of the condition."""
-        return _extras(self)
-
     def init_fn(self, params: Tree) -> ConditionallyMaskState:
         return ConditionallyMaskState(jnp.zeros((), jnp.int32), init_inner(self.inner, params))
 
     def update_fn(
         self, updates: Tree, state: ConditionallyMaskState, params: Tree = None, **extra: Any
     ) -> tuple[Tree, ConditionallyMaskState]:
-        zeros = jax.tree.map(lambda x: jnp.zeros_like(x) if tree.is_inexact(x) else x, updates)
-        new, inner_state = _update_if(self, updates, zeros, state, params, extra)
+        new, inner_state = self._update_if(updates, jax.tree.map(zero, updates), state, params, extra)
         return new, ConditionallyMaskState(numerics.increment(state.step), inner_state)
-
-
-def _extras(tx: Any) -> Extras:
-    inner = Extras.union(tx.parts)
-    if not tx.forward_extra_args:
-        return inner
-    own = Extras.of(tx.should_transform_fn, skip=1)
-    return Extras(inner.required | own.required, inner.known | own.known, inner.open or own.open)
-
-
-def _update_if(tx: Any, updates: Tree, otherwise: Tree, state: Any, params: Tree, extra: Any) -> tuple[Tree, Any]:
-    """The inner update if the condition holds, else `otherwise` and the inner state as it was."""
-    seen = Extras.of(tx.should_transform_fn, skip=1).select(type(tx).__name__, extra) if tx.forward_extra_args else {}
-    condition = jnp.asarray(tx.should_transform_fn(state.step, **seen))
-    if condition.shape != () or condition.dtype != bool:
-        raise ValueError(
-            f"{type(tx).__name__}: should_transform_fn must give a scalar bool, got {check.describe(condition)} "
-            f"from {tx.should_transform_fn!r}"
-        )
-    like = updates if params is None else params
-    otherwise = tree.promote(otherwise, like)
-
-    def act(inner_state: Any) -> tuple[Tree, Any]:
-        new, inner_state = update_inner(tx.inner, updates, inner_state, params, extra)
-        return tree.cast_like(new, otherwise), inner_state
-
-    return jax.lax.cond(condition, act, lambda inner_state: (otherwise, inner_state), state.inner_state)

@@ -61,6 +61,7 @@ class if_finite(Container):
     """
 
     State = ApplyIfFiniteState
+    elementwise = False  # one element that is not finite decides for all
 
     inner: Inner
     "What to update with finite gradients."
@@ -145,6 +146,7 @@ class dynamic_loss_scale(Container):
 
     State = DynamicLossScaleState
     touches_leaves = True
+    elementwise = False  # one element that is not finite decides for all
 
     inner: Inner
     "What to update with the true gradients."

@@ -7,29 +7,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import tree
-from gradtx.core.base import Transformation, init_inner, update_inner
-from gradtx.core.compose import Container, Inner, Optimizer, chain, identity, named_chain
-from gradtx.core.masks import MaskKind
+from gradtx.core.base import Transformation, init_inner, name_of, update_inner
+from gradtx.core.compose import Container, Inner, is_elementwise
 from gradtx.core.tree import Tree
 
 __all__ = ["FlattenState", "flatten"]
-
-# Until a transformation says so itself, with a class attribute `elementwise`.
-_ELEMENTWISE = frozenset(
-    {
-        "add_decayed_weights",
-        "clip",
-        "ema",
-        "identity",
-        "scale",
-        "scale_by_adam",
-        "scale_by_amsgrad",
-        "scale_by_learning_rate",
-        "scale_by_lion",
-        "scale_by_schedule",
-        "trace",
-    }
-)
 
 
 class FlattenState(NamedTuple):
@@ -47,7 +29,8 @@ class flatten(Container):
     slower, needs more memory, and moves sharded arrays about. Storing equal layers stacked is better where possible.
 
     Raises:
-        TypeError: `inner`, or a part of it, does not act element by element: a norm, a factored moment, a mask.
+        TypeError: `inner`, or a part of it, does not act element by element: a norm, a factored moment, a mask; or it
+            keeps an average for `eval_params`, which belongs around `flatten`.
 
     >>> import gradtx
     >>> import jax.numpy as jnp
@@ -67,9 +50,14 @@ class flatten(Container):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if culprit := _not_elementwise(self.inner):
+        if not is_elementwise(self.inner):
             raise TypeError(
-                f"flatten: {culprit} does not act on each element alone; chain it before or after, outside of flatten"
+                f"flatten: {_culprit(self.inner)} does not act on each element alone; "
+                "chain it before or after, outside of flatten"
+            )
+        if name := _averaging(self.inner):
+            raise TypeError(
+                f"flatten: eval_params would find vectors in the state of {name}; wrap {name} around flatten"
             )
 
     @property
@@ -88,16 +76,18 @@ class flatten(Container):
         return _unravel(new, like), FlattenState(inner_state)
 
 
-def _not_elementwise(tx: Any) -> str | None:
-    """The name of the first part that is not known to act on each element alone; one with a mask does not."""
-    name = type(tx).__name__
-    if isinstance(tx, chain | named_chain | Optimizer | identity):
-        return next(filter(None, map(_not_elementwise, tx.parts)), None)
-    if not getattr(type(tx), "elementwise", name in _ELEMENTWISE):
-        return name
-    kinds = tx.field_kinds() if hasattr(tx, "field_kinds") else {}
-    masked = any(isinstance(kind, MaskKind) and getattr(tx, field) is not None for field, kind in kinds.items())
-    return name if masked else None
+def _culprit(tx: Any) -> str:
+    """The name of the first part, however deep, that does not act on each element alone."""
+    mixing = [part for part in tx.parts if not is_elementwise(part)] if isinstance(tx, Container) else []
+    return _culprit(mixing[0]) if mixing and tx.elementwise else name_of(tx)
+
+
+def _averaging(tx: Any) -> str | None:
+    """The name of the first part whose state `eval_params` reads."""
+    if hasattr(getattr(tx, "State", None), "eval_params"):
+        return name_of(tx)
+    parts = tx.parts if isinstance(tx, Container) else ()
+    return next(filter(None, map(_averaging, parts)), None)
 
 
 def _ravel(leaves: Tree, like: Tree) -> dict[str, Array]:

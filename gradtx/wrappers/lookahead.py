@@ -12,7 +12,7 @@ from gradtx.core.compose import Container, Inner
 from gradtx.core.hyperparams import Flag, Fraction, PositiveInt
 from gradtx.core.tree import Tree
 from gradtx.wrappers.averaging import overlay
-from gradtx.wrappers.common import choose, copy, require
+from gradtx.wrappers.common import choose, copy
 
 __all__ = ["LookaheadState", "lookahead"]
 
@@ -64,9 +64,8 @@ class lookahead(Container):
         return LookaheadState(init_inner(self.fast_optimizer, params), jnp.zeros((), jnp.int32), copy(params))
 
     def update_fn(
-        self, updates: Tree, state: LookaheadState, params: Tree = None, **extra: Any
+        self, updates: Tree, state: LookaheadState, params: Tree, **extra: Any
     ) -> tuple[Tree, LookaheadState]:
-        require("lookahead", params)
         fast, fast_state = update_inner(self.fast_optimizer, updates, state.fast_state, params, extra)
         steps = numerics.increment(state.steps_since_sync)
         sync = steps >= self.sync_period

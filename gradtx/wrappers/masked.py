@@ -20,7 +20,34 @@ class MaskedState(NamedTuple):
     "The inner transformation's state, with `MaskedNode()` in the place of hidden leaves."
 
 
-class masked(Container):
+class OnVisible(Container, abstract=True):
+    """What applies a transformation to some leaves, and does something simpler to the others."""
+
+    State = MaskedState
+    elementwise = False  # which leaf an element is in matters
+
+    def _visible(self, params: Tree) -> list[bool]:
+        """The leaves to apply it to."""
+        raise NotImplementedError
+
+    def _other(self, update: Any) -> Any:
+        """What becomes of the update of a hidden leaf; nothing by default."""
+        return update
+
+    def init_fn(self, params: Tree) -> MaskedState:
+        return init_visible(self.parts[0], params, self._visible(params))
+
+    def update_fn(
+        self, updates: Tree, state: MaskedState, params: Tree = None, **extra: Any
+    ) -> tuple[Tree, MaskedState]:
+        visible = self._visible(updates if params is None else params)
+        new, state = update_visible(self.parts[0], updates, state, params, extra, visible)
+        leaves, treedef = jax.tree.flatten(updates)
+        others = [leaf if on else self._other(leaf) for leaf, on in zip(leaves, visible, strict=True)]
+        return treedef.unflatten(merge(visible, new, others)), state
+
+
+class masked(OnVisible):
     """Apply `inner` to the leaves where `mask` is true; the others **pass through unchanged**.
 
     This is right for a stage of a chain, `masked(add_decayed_weights(1e-2), "!bias")` say. At the end of a chain an
@@ -45,8 +72,6 @@ class masked(Container):
     ValueError: masked: mask: the pattern 'wieght' matches no path; the paths are 'step', 'w'
     """
 
-    State = MaskedState
-
     inner: Inner
     "The transformation to apply."
     mask: Mask
@@ -55,17 +80,6 @@ class masked(Container):
     @property
     def parts(self) -> tuple[Transformation, ...]:
         return (self.inner,)
-
-    def init_fn(self, params: Tree) -> MaskedState:
-        return init_visible(self.inner, params, self._visible(params))
-
-    def update_fn(
-        self, updates: Tree, state: MaskedState, params: Tree = None, **extra: Any
-    ) -> tuple[Tree, MaskedState]:
-        visible = self._visible(updates if params is None else params)
-        new, state = update_visible(self.inner, updates, state, params, extra, visible)
-        leaves, treedef = jax.tree.flatten(updates)
-        return treedef.unflatten(merge(visible, new, leaves)), state
 
     def _visible(self, params: Tree) -> list[bool]:
         return mask_leaves("masked: mask", self.mask, params)

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from gradtx.core import check
 from gradtx.core.base import EmptyState, GradientTransformation, Transformation
@@ -21,8 +20,9 @@ from gradtx.core.masks import (
     mask_leaves,
     visible_only,
 )
-from gradtx.core.tree import Tree, dtype_of
-from gradtx.wrappers.masked import MaskedState, init_visible, merge, update_visible
+from gradtx.core.tree import Tree
+from gradtx.transforms.stateless import zero
+from gradtx.wrappers.masked import MaskedState, OnVisible, init_visible, merge, update_visible
 
 __all__ = [
     "PartitionState",
@@ -40,6 +40,48 @@ class PartitionState(NamedTuple):
 
     inner_states: dict[Any, MaskedState]
     "By label: the state of that transformation, with `MaskedNode()` in the place of the leaves of others."
+
+
+class _Grouping(Container, abstract=True):
+    """What gives every leaf to one of several transformations."""
+
+    State = PartitionState
+    elementwise = False  # which leaf an element is in matters
+
+    transforms: Any
+
+    @property
+    def parts(self) -> tuple[Transformation, ...]:
+        return tuple(self.transforms.values())
+
+    def _labels(self, params: Tree) -> list[Any]:
+        """The label of each leaf's transformation."""
+        raise NotImplementedError
+
+    def init_fn(self, params: Tree) -> PartitionState:
+        masks = self._masks(params)
+        return PartitionState({label: init_visible(tx, params, masks[label]) for label, tx in self.transforms.items()})
+
+    def update_fn(
+        self, updates: Tree, state: PartitionState, params: Tree = None, **extra: Any
+    ) -> tuple[Tree, PartitionState]:
+        if state.inner_states.keys() != self.transforms.keys():
+            raise ValueError(
+                f"{type(self).__name__}: expected a state for {_names(self.transforms)}, "
+                f"got one for {_names(state.inner_states)}: it was made with other groups"
+            )
+        masks = self._masks(updates if params is None else params)
+        leaves, treedef = jax.tree.flatten(updates)
+        states: dict[Any, MaskedState] = {}
+        for label, tx in self.transforms.items():
+            new, states[label] = update_visible(tx, updates, state.inner_states[label], params, extra, masks[label])
+            leaves = merge(masks[label], new, leaves)
+        return treedef.unflatten(leaves), PartitionState(states)
+
+    def _masks(self, params: Tree) -> dict[Any, list[bool]]:
+        """By label: which leaves have it."""
+        labels = self._labels(params)
+        return {label: [own == label for own in labels] for label in self.transforms}
 
 
 # Several transformations.
@@ -62,7 +104,7 @@ class TransformationsKind:
         return {label: TransformationKind().convert(f"{where}[{label!r}]", tx) for label, tx in value.items()}
 
 
-class partition(Container):
+class partition(_Grouping):
     """Give every leaf to the transformation of its label.
 
         partition({"slow": sgd(0.1), "fast": adam(1e-3)}, label_by_path({"^embed": "slow"}, otherwise="fast"))
@@ -86,25 +128,10 @@ class partition(Container):
     are 'a', 'b', those of the transformations 'a', 'c'
     """
 
-    State = PartitionState
-
     transforms: Annotated[Any, TransformationsKind()]
     "A dict from labels to transformations."
     param_labels: Labels
     "The label of each leaf: a tree of labels or a prefix of it, `label_by_path`, or a function of the parameters."
-
-    @property
-    def parts(self) -> tuple[Transformation, ...]:
-        return tuple(self.transforms.values())
-
-    def init_fn(self, params: Tree) -> PartitionState:
-        return _init_groups(self.transforms, self._labels(params), params)
-
-    def update_fn(
-        self, updates: Tree, state: PartitionState, params: Tree = None, **extra: Any
-    ) -> tuple[Tree, PartitionState]:
-        labels = self._labels(updates if params is None else params)
-        return _update_groups("partition", self.transforms, labels, updates, state, params, extra)
 
     def _labels(self, params: Tree) -> list[Any]:
         labels, used = label_leaves("partition: param_labels", self.param_labels, params)
@@ -125,32 +152,6 @@ multi_transform = partition
 
 def _names(labels: Any) -> str:
     return ", ".join(sorted(map(repr, labels)))
-
-
-def _init_groups(transforms: Mapping[Any, Any], labels: list[Any], params: Tree) -> PartitionState:
-    """A state for each transformation, of the leaves that have its label."""
-    return PartitionState(
-        {label: init_visible(tx, params, [own == label for own in labels]) for label, tx in transforms.items()}
-    )
-
-
-def _update_groups(
-    where: str, transforms: Mapping[Any, Any], labels: list[Any], updates: Tree, state: PartitionState, params: Tree,
-    extra: Mapping[str, Any],
-) -> tuple[Tree, PartitionState]:  # fmt: skip
-    """Each transformation's update of the leaves that have its label."""
-    if state.inner_states.keys() != transforms.keys():
-        raise ValueError(
-            f"{where}: expected a state for {_names(transforms)}, got one for {_names(state.inner_states)}: "
-            "it was made with other groups"
-        )
-    leaves, treedef = jax.tree.flatten(updates)
-    states: dict[Any, MaskedState] = {}
-    for label, tx in transforms.items():
-        visible = [own == label for own in labels]
-        new, states[label] = update_visible(tx, updates, state.inner_states[label], params, extra, visible)
-        leaves = merge(visible, new, leaves)
-    return treedef.unflatten(leaves), PartitionState(states)
 
 
 # One transformation, several sets of hyper-parameters.
@@ -174,7 +175,7 @@ class GroupsKind(PairsKind):
         return tuple((p, dict(c) if isinstance(c, Mapping) else c) for p, c in pairs)
 
 
-class param_groups(Container):
+class param_groups(_Grouping):
     """One optimizer, with other hyper-parameters for the leaves whose paths match a pattern.
 
         param_groups(adamw(1e-3), {"bias|norm": dict(weight_decay=0.0), "^embed": dict(learning_rate=1e-4)})
@@ -196,8 +197,6 @@ class param_groups(Container):
     >>> tx.update(params, tx.init(params), params)[0]
     {'bias': Array([-0.1], dtype=float32), 'kernel': Array([-1.], dtype=float32)}
     """
-
-    State = PartitionState
 
     base: Inner
     "The optimizer."
@@ -230,19 +229,6 @@ class param_groups(Container):
         """The transformation of each group by its pattern, `"*"` for that of the rest."""
         return {REST: self.base} | {pattern: self._changed(pattern, changes) for pattern, changes in self.groups}
 
-    @property
-    def parts(self) -> tuple[Transformation, ...]:
-        return tuple(self.transforms.values())
-
-    def init_fn(self, params: Tree) -> PartitionState:
-        return _init_groups(self.transforms, self._labels(params), params)
-
-    def update_fn(
-        self, updates: Tree, state: PartitionState, params: Tree = None, **extra: Any
-    ) -> tuple[Tree, PartitionState]:
-        labels = self._labels(updates if params is None else params)
-        return _update_groups("param_groups", self.transforms, labels, updates, state, params, extra)
-
     def _labels(self, params: Tree) -> list[str]:
         patterns = [pattern for pattern, _ in self.groups]
         first = first_matches("param_groups: groups", patterns, leaf_names(params))
@@ -269,6 +255,8 @@ class freeze(Container):
     {'embed': Array([0., 0.], dtype=float32), 'head': Array([-0.5, -0.5], dtype=float32)}
     """
 
+    elementwise = False  # which leaf an element is in matters
+
     mask: Mask = None
     "The leaves to freeze, all by default."
 
@@ -283,18 +271,10 @@ class freeze(Container):
     def update_fn(self, updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, EmptyState]:
         frozen = mask_leaves("freeze: mask", self.mask, updates if params is None else params)
         leaves, treedef = jax.tree.flatten(updates)
-        return treedef.unflatten(_zero_where(frozen, leaves)), state
+        return treedef.unflatten([zero(x) if off else x for x, off in zip(leaves, frozen, strict=True)]), state
 
 
-def _zero_where(frozen: list[bool], leaves: list[Any]) -> list[Any]:
-    """Zeros for frozen leaves; the `float0` gradients of integer parameters are none already."""
-    return [
-        jnp.zeros_like(leaf) if off and dtype_of(leaf) != jax.dtypes.float0 else leaf
-        for leaf, off in zip(leaves, frozen, strict=True)
-    ]
-
-
-class trainable(Container):
+class trainable(OnVisible):
     """Apply `inner` to the leaves where `mask` is true; the others are frozen: zero updates, and no state at all.
 
         chain(clip_by_global_norm(1.0), trainable(adamw(1e-3), "lora|head"))
@@ -305,8 +285,6 @@ class trainable(Container):
         ValueError: the mask is not shaped like the parameters or a prefix of them, or is a pattern without a match.
     """
 
-    State = MaskedState
-
     inner: Inner
     "The transformation of the leaves to train."
     mask: Mask
@@ -316,24 +294,19 @@ class trainable(Container):
     def parts(self) -> tuple[Transformation, ...]:
         return (self.inner,)
 
-    def init_fn(self, params: Tree) -> MaskedState:
-        return init_visible(self.inner, params, mask_leaves("trainable: mask", self.mask, params))
+    def _visible(self, params: Tree) -> list[bool]:
+        return mask_leaves("trainable: mask", self.mask, params)
 
-    def update_fn(
-        self, updates: Tree, state: MaskedState, params: Tree = None, **extra: Any
-    ) -> tuple[Tree, MaskedState]:
-        visible = mask_leaves("trainable: mask", self.mask, updates if params is None else params)
-        return _update_unfrozen(self.inner, updates, state, params, extra, visible)
+    def _other(self, update: Any) -> Any:
+        return zero(update)
 
 
-class selective_transform(Container):
+class selective_transform(OnVisible):
     """Apply `optimizer` to the leaves where `freeze_mask` is false: `trainable`, with the mask the other way round.
 
     Raises:
         ValueError: the mask is not shaped like the parameters or a prefix of them, or is a pattern without a match.
     """
-
-    State = MaskedState
 
     optimizer: Inner
     "The transformation of the leaves to train."
@@ -344,22 +317,8 @@ class selective_transform(Container):
     def parts(self) -> tuple[Transformation, ...]:
         return (self.optimizer,)
 
-    def init_fn(self, params: Tree) -> MaskedState:
-        return init_visible(self.optimizer, params, self._visible(params))
-
-    def update_fn(
-        self, updates: Tree, state: MaskedState, params: Tree = None, **extra: Any
-    ) -> tuple[Tree, MaskedState]:
-        visible = self._visible(updates if params is None else params)
-        return _update_unfrozen(self.optimizer, updates, state, params, extra, visible)
-
     def _visible(self, params: Tree) -> list[bool]:
         return [not frozen for frozen in mask_leaves("selective_transform: freeze_mask", self.freeze_mask, params)]
 
-
-def _update_unfrozen(
-    tx: Transformation, updates: Tree, state: MaskedState, params: Tree, extra: Mapping[str, Any], visible: list[bool]
-) -> tuple[Tree, MaskedState]:
-    new, state = update_visible(tx, updates, state, params, extra, visible)
-    leaves, treedef = jax.tree.flatten(updates)
-    return treedef.unflatten(merge(visible, new, _zero_where([not on for on in visible], leaves))), state
+    def _other(self, update: Any) -> Any:
+        return zero(update)

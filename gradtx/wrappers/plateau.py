@@ -51,6 +51,7 @@ class reduce_on_plateau(GradientTransformation):
     """
 
     State = ReduceLROnPlateauState
+    elementwise = True
 
     factor: Annotated[Any, Real("(0, 1)", 0.1)] = 0.1
     "f."

@@ -1,5 +1,6 @@
 """Sharpness-aware minimisation: the gradient not here, but where the loss nearby is worst."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from gradtx.core.compose import Container, Inner
 from gradtx.core.extras import Extras
 from gradtx.core.hyperparams import Flag, NonNegative, PositiveInt
 from gradtx.core.tree import Tree
-from gradtx.wrappers.common import choose, copy, require
+from gradtx.wrappers.common import choose, copy
 
 __all__ = ["SAMState", "sam", "sharpness_step"]
 
@@ -36,10 +37,14 @@ class sharpness_step(GradientTransformation):
     eta: NonNegative = 0.0
     "η, so that parameters at zero may move; 0.01 is usual if adaptive."
 
+    @functools.cached_property
+    def needs_params(self) -> bool:
+        """Whether it is adaptive."""
+        return self.adaptive
+
     def update_fn(self, updates: Tree, state: EmptyState, params: Tree = None) -> tuple[Tree, EmptyState]:
         if not self.adaptive:
             return tree.scale(-self._per_unit(updates), updates), state
-        require("sharpness_step(adaptive=True)", params)
         sizes = jax.tree.map(lambda param: jnp.abs(param) + jnp.asarray(self.eta, jnp.abs(param).dtype), params)
         scaled = jax.tree.map(lambda g, size: g * size.astype(g.dtype), updates, sizes)
         step = jax.tree.map(lambda g, size: g * size.astype(g.dtype), scaled, sizes)
@@ -92,6 +97,7 @@ class sam(Container):
 
     State = SAMState
     touches_leaves = True
+    elementwise = False  # `grad_fn` is given all parameters
 
     optimizer: Inner
     "What to train with."
@@ -108,8 +114,8 @@ class sam(Container):
     def parts(self) -> tuple[Transformation, ...]:
         return (self.optimizer, self.adv_optimizer)
 
-    @property
-    def extras(self) -> Extras:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @functools.cached_property
+    def extras(self) -> Extras:
         """Those of the two optimizers, and `grad_fn`."""
         inner = Extras.union(self.parts)
         needed = inner.required | ({"grad_fn"} if self.opaque_mode else set())
@@ -120,9 +126,8 @@ class sam(Container):
         return SAMState(jnp.zeros((), jnp.int32), *states, None if self.opaque_mode else copy(params))
 
     def update_fn(
-        self, updates: Tree, state: SAMState, params: Tree = None, *, grad_fn: Any = None, **extra: Any
+        self, updates: Tree, state: SAMState, params: Tree, *, grad_fn: Any = None, **extra: Any
     ) -> tuple[Tree, SAMState]:
-        require("sam", params)
         if self.opaque_mode:
             return self._whole_period(updates, state, params, grad_fn, extra)
         return self._one_step(updates, state, params, extra)

@@ -13,7 +13,7 @@ from gradtx.core.compose import Container, Inner
 from gradtx.core.hyperparams import DType, Flag, NonNegative, Rate, Real
 from gradtx.core.tree import Tree
 from gradtx.wrappers.averaging import eval_params, overlay
-from gradtx.wrappers.common import copy, require
+from gradtx.wrappers.common import copy
 
 __all__ = ["ScheduleFreeState", "schedule_free", "schedule_free_eval_params"]
 
@@ -94,9 +94,8 @@ class schedule_free(Container):
         return ScheduleFreeState(b1, zero, jnp.zeros((), jnp.int32), zero + 0, base_state, z)
 
     def update_fn(
-        self, updates: Tree, state: ScheduleFreeState, params: Tree = None, **extra: Any
+        self, updates: Tree, state: ScheduleFreeState, params: Tree, **extra: Any
     ) -> tuple[Tree, ScheduleFreeState]:
-        require("schedule_free", params)
         shown = tree.cast_like(state.z, params) if self.base_at_z else params
         steps, base_state = update_inner(self.base_optimizer, updates, state.base_optimizer_state, shown, extra)
         count = numerics.increment(state.step_count)
