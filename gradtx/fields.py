@@ -234,8 +234,8 @@ def _refuse_records(state: Any, path: Path) -> None:
 
 def _fitted(path: Path, new: Any, old: Any) -> Any:
     """`new`, with numbers in the dtype of what they replace."""
-    check.same_structure(f"{_name(path)}", new, old, "what it replaces")
-    check.same_shapes(f"{_name(path)}", new, old, "what it replaces")
+    check.same_structure(_name(path), new, old, "what it replaces")
+    check.same_shapes(_name(path), new, old, "what it replaces")
     return jax.tree.map(_like, new, old)
 
 

@@ -47,11 +47,8 @@ METRICS = {
     "grad_norm": "grad_norm",
     "learning_rate": "learning_rate",
     "loss_scale": "loss_scale",
-    "param_norm": "param_norm",
     "scale": "plateau_scale",
     "total_notfinite": "skipped",
-    "total_skipped": "skipped",
-    "update_norm": "update_norm",
 }
 "Fields of states, and what they are called among the metrics."
 
@@ -62,10 +59,14 @@ _CLOCKS = (("ScaleByLearningRateState", "count"), ("", "gradient_step"), ("", "c
 def metrics(state: Any) -> dict[str, Array]:
     """What a training loop logs, as a flat dict of scalars under stable names. Works on any nested state, under jit.
 
-    `steps` (updates made), `learning_rate` (of the last update, also if scheduled), injected hyper-parameters under
-    their own names, `grad_norm` and `clipped` (of `clip_by_global_norm`), `update_norm`, `param_norm`, `skipped`
-    (updates that were not finite), `loss_scale`; each where something in the state keeps it. If several states keep a
-    metric, what tells them apart comes first: `embed/learning_rate`, `0/grad_norm`.
+    Each where something in the state keeps it: `steps` (updates made), `learning_rate` (of the last update, also if
+    scheduled), `grad_norm` and `clipped` (of `clip_by_global_norm`), `skipped` (gradients that were not finite),
+    `loss_scale`, `plateau_scale`; injected hyper-parameters and what `monitor` measures under their own names. If
+    several states keep a metric, what tells them apart comes first: `embed/learning_rate` of one group of several,
+    `0/grad_norm` and `2/grad_norm` of two clipping stages.
+
+    `asgd`, `ftrl`, `madgrad`, `optimistic_adam` and `rprop`, whose formulas have the rate in their midst, do not keep
+    it; `inject_hyperparams(tx, names="learning_rate")` does. That of `polyak_sgd` is its factor, `scaling`.
 
     >>> import gradtx
     >>> import jax.numpy as jnp

@@ -96,32 +96,32 @@ def _fitting(dtype: Any, of: Any) -> Any:
 
 
 def add(tree_x: Tree, tree_y: Tree, *other_trees: Tree) -> Tree:
-    """X + y + …"""
+    """The sum x + y + …"""
     return _elementwise(lambda *leaves: functools.reduce(operator.add, leaves), tree_x, tree_y, *other_trees)
 
 
 def sub(tree_x: Tree, tree_y: Tree) -> Tree:
-    """X − y"""
+    """The difference x − y."""
     return _elementwise(operator.sub, tree_x, tree_y)
 
 
 def mul(tree_x: Tree, tree_y: Tree) -> Tree:
-    """X · y"""
+    """The product x · y of elements."""
     return _elementwise(operator.mul, tree_x, tree_y)
 
 
 def div(tree_x: Tree, tree_y: Tree) -> Tree:
-    """X / y"""
+    """The quotient x / y of elements."""
     return _elementwise(operator.truediv, tree_x, tree_y)
 
 
 def scale(scalar: Any, tree: Tree) -> Tree:
-    """S · x, in the dtypes of x, for a number or a scalar array s."""
+    """The multiple s · x, in the dtypes of x, for a number or a scalar array s."""
     return _elementwise(lambda x: _factor(scalar, x) * x, tree)
 
 
 def add_scale(tree_x: Tree, scalar: Any, tree_y: Tree) -> Tree:
-    """X + s · y, for a number or a scalar array s."""
+    """The sum x + s · y, for a number or a scalar array s."""
     return _elementwise(lambda x, y: x + _factor(scalar, x) * y, tree_x, tree_y)
 
 
@@ -133,7 +133,7 @@ def _factor(scalar: Any, x: Any) -> Any:
 
 
 def clip(tree: Tree, min_value: Any = None, max_value: Any = None) -> Tree:
-    """Min(max(x, low), high); a bound of `None` is none."""
+    """Every element within bounds, min(max(x, low), high); a bound of `None` is none."""
     return _elementwise(lambda x: jnp.clip(x, min_value, max_value), tree)
 
 
@@ -148,7 +148,7 @@ def real(tree: Tree) -> Tree:
 
 
 def where(condition: Any, tree_x: Tree, tree_y: Tree) -> Tree:
-    """X where the condition holds, else y."""
+    """The elements of x where the condition holds, else those of y."""
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), tree_x, tree_y)
 
 
@@ -326,11 +326,11 @@ def update_moment_per_elem_norm(updates: Tree, moments: Tree, decay: Any, order:
 
 
 def update_infinity_moment(updates: Tree, moments: Tree, decay: Any, eps: float) -> Tree:
-    """Max(β m, |g| + ε)"""
+    """The larger of β m and |g| + ε."""
     return _elementwise(lambda m, g: jnp.maximum(jnp.abs(g) + eps, decay * m), moments, updates)
 
 
 def bias_correction(moment: Tree, decay: Any, count: Any) -> Tree:
-    """M / (1 − βᵗ), freed of the zero it started from, where t is `count`, at least 1."""
+    """The mean freed of the zero it started from, m / (1 − βᵗ), where t is `count`, at least 1."""
     t = jnp.asarray(count).astype(jnp.result_type(float))
     return _elementwise(lambda m: numerics.unbiased(m, decay, t), moment)

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import assert_close, extra_for, transformations
 
 import gradtx as gx
 from gradtx.core.compose import is_elementwise
-from helpers import assert_close, extra_for, transformations
 
 PARAMS = {"b": jnp.array([0.5, -1.0, 2.0]), "w": jnp.arange(12, dtype=jnp.float32).reshape(4, 3) / 7 - 0.5}
 

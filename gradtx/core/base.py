@@ -100,7 +100,8 @@ class GradientTransformation(Spec, abstract=True):
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         if not cls.registered_name and cls is not GradientTransformation:
             raise TypeError(f"{cls.__name__} is abstract: derive a class from it, or use one that there is")
-        return object.__new__(_OfFunctions if cls is GradientTransformation else cls)
+        made: Any = _OfFunctions if cls is GradientTransformation else cls
+        return super().__new__(made, *args, **kwargs)
 
     def __init__(self, init_fn: Callable[..., Any], update_fn: Callable[..., Any]) -> None:
         raise NotImplementedError  # `__new__` gives an _OfFunctions; this is here for its signature

@@ -92,6 +92,11 @@ class Spec:
         register(cls, cls.registered_name)
         jax.tree_util.register_pytree_node(cls, Spec._flatten, _Skeleton.rebuild)
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        if unknown := kwargs.keys() - _signature(cls).keys():
+            raise TypeError(_unknown_argument(cls, min(unknown)))
+        return object.__new__(cls)
+
     def __post_init__(self) -> None:
         for name, kind in self.field_kinds().items():
             value = kind.convert(f"{type(self).__name__}: {name}", getattr(self, name))
@@ -123,7 +128,7 @@ class Spec:
         """
         fields = _fields(self)
         if unknown := changes.keys() - fields.keys():
-            raise TypeError(f"{type(self).__name__}: no hyper-parameter {_names(unknown)}; it has {_names(fields)}")
+            raise TypeError(_unknown_argument(type(self), min(unknown)))
         return _construct(type(self), {**fields, **changes})
 
     def __eq__(self, other: object) -> bool:
@@ -225,6 +230,18 @@ def _names(names: Any) -> str:
 @functools.cache
 def _signature(cls: type[Spec]) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(cls).parameters
+
+
+_ELSEWHERE = {"lr": "learning_rate", "beta1": "b1", "beta2": "b2", "epsilon": "eps", "wd": "weight_decay"}
+"What other libraries call some hyper-parameters."
+
+
+def _unknown_argument(cls: type[Spec], name: str) -> str:
+    known = list(_signature(cls))
+    other = _ELSEWHERE.get(name.replace("_", ""))
+    close = [other] if other in known else difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {close[0]}?" if close else f"it has {_names(known)}"
+    return f"{cls.__name__}: no hyper-parameter {name}; {hint}"
 
 
 def _construct(cls: type[S], fields: Mapping[str, Any]) -> S:
@@ -349,7 +366,7 @@ def _encode(value: Any, where: str) -> Any:
     if callable(value) and (name := next((n for n, f in _REGISTRY.items() if f is value), None)):
         return {"function": name}
     raise TypeError(
-        f"to_config: {where} is {value!r}, which has no name that a config could carry: "
+        f"to_config: {where} is {_format(value, 0)}, which has no name that a config could carry: "
         "use a gradtx value, or make a function known with gradtx.register"
     )
 

@@ -36,7 +36,7 @@ class scale_by_radam(Leafwise):
         v ← β₂ v + (1 − β₂) |g|²      v̂ = v / (1 − β₂ᵗ)
         ρ∞ = 2 / (1 − β₂) − 1         ρ = ρ∞ − 2 t β₂ᵗ / (1 − β₂ᵗ)
         r = √[(ρ − 4) (ρ − 2) ρ∞ / ((ρ∞ − 4) (ρ∞ − 2) ρ)]
-        u = r m̂ / (√(v̂ + ε₀) + ε) if ρ ≥ `threshold`, else m̂
+        u = r m̂ / (√(v̂ + ε₀) + ε) if ρ > 4 and ρ ≥ `threshold`, else m̂
 
     Liu et al., 2019, Algorithm 2. https://arxiv.org/abs/1908.03265. With β₂ ≤ 2/3 it never rectifies.
     """
@@ -52,7 +52,7 @@ class scale_by_radam(Leafwise):
     eps_root: NonNegative = scale_by_adam.eps_root
     "Added inside the root."
     threshold: NonNegative = 5.0
-    "The smallest ρ at which to rectify; at least 4, and 5 in the authors' code."
+    "The smallest ρ at which to rectify; 4 in the paper, 5 in the authors' code."
     nesterov: Flag = scale_by_adam.nesterov
     "Whether to look one step ahead."
 
@@ -68,13 +68,18 @@ class scale_by_radam(Leafwise):
 
 
 def rectified(mean: Array, root: Array, b2: Any, t: Array, threshold: Any) -> Array:
-    """R times mean / root where ρ is at least `threshold`, else the mean."""
+    """The quotient r · mean / root where ρ is at least `threshold`, else the mean."""
+    trusted, r = rectification(b2, t, threshold)
+    return jnp.where(trusted, r * mean / jnp.where(trusted, root, 1), mean)
+
+
+def rectification(b2: Any, t: Array, threshold: Any = 4.0) -> tuple[Array, Array]:
+    """Whether the second moment can be trusted after t updates, ρ > 4 and ρ ≥ `threshold`; and r, if it can."""
     rho_inf, rho = _independent_gradients(b2, t)
-    trusted = rho >= jnp.maximum(threshold, 4.0)
+    trusted = (rho > 4) & (rho >= threshold)
     rest = jnp.maximum((rho_inf - 4) * (rho_inf - 2), 1e-6)  # positive whenever a ρ < ρ∞ can be trusted
     rho = jnp.where(trusted, rho, 4)
-    r = sqrt((rho - 4) * (rho - 2) / rho * (rho_inf / rest))
-    return jnp.where(trusted, r * mean / jnp.where(trusted, root, 1), mean)
+    return trusted, sqrt((rho - 4) * (rho - 2) / rho * (rho_inf / rest))
 
 
 def _independent_gradients(b2: Any, t: Array) -> tuple[Any, Array]:

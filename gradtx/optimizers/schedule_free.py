@@ -12,7 +12,7 @@ from gradtx.core.leafwise import Leafwise
 from gradtx.core.numerics import abs_sq, ema, sqrt, unbiased, zeros
 from gradtx.core.tree import Tree
 from gradtx.optimizers.adam import scale_by_adam
-from gradtx.optimizers.radam import _independent_gradients
+from gradtx.optimizers.radam import rectification
 from gradtx.optimizers.rmsprop import scale_by_rms
 from gradtx.schedules.base import Schedule
 from gradtx.schedules.basic import linear_schedule
@@ -113,7 +113,7 @@ class scale_by_rectified_rms(Leafwise):
     def leaf(self, g: Array, nu: Array, *, t: Array) -> tuple[Array, Array]:
         nu = ema(nu, abs_sq(g), self.decay)
         root = sqrt(unbiased(nu, self.decay, t)) + self.eps
-        trusted = _independent_gradients(self.decay, t)[1] > 4
+        trusted, _ = rectification(self.decay, t)
         return jnp.where(trusted, g / jnp.where(trusted, root, 1), g), nu
 
 
@@ -144,11 +144,7 @@ class rectified_schedule(Schedule):
 
     def at(self, t: Array) -> Any:
         start, decay = (x(t.astype(jnp.int32)) if is_schedule(x) else x for x in (self.init_value, self.decay))
-        rho_inf, rho = _independent_gradients(decay, t + 1)
-        trusted = rho > 4
-        rest = jnp.maximum((rho_inf - 4) * (rho_inf - 2), 1e-6)  # positive whenever a ρ < ρ∞ can be trusted
-        rho = jnp.where(trusted, rho, 4)
-        factor = sqrt((rho - 4) * (rho - 2) / rho * (rho_inf / rest))
+        trusted, factor = rectification(decay, t + 1)
         return start * jnp.where(trusted, factor, 0.0 if self.silent else 1.0)
 
 

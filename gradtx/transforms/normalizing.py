@@ -99,7 +99,7 @@ class normalize_by_update_norm(GradientTransformation):
 
 
 def _divide_by_norm(factor: Any, eps: Any, updates: Tree) -> Tree:
-    """Factor · g / (‖g‖ + ε), 0 for zero gradients."""
+    """The updates s g / (‖g‖ + ε), 0 for zero gradients."""
     norm = tree.finite_norm(updates)
     divisor = jnp.maximum(norm + jnp.asarray(eps, norm.dtype), jnp.finfo(norm.dtype).tiny)
     inverse = jnp.where(norm > 0, 1 / jnp.where(norm > 0, divisor, 1), 0)

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import jax
@@ -18,6 +18,9 @@ from gradtx.core.tree import Tree
 from gradtx.transforms.scaling import scale
 
 __all__ = ["InjectStatefulHyperparamsState", "WrappedScheduleState", "inject_factory", "inject_hyperparams"]
+
+
+Path = tuple[Any, ...]
 
 
 class WrappedScheduleState(NamedTuple):
@@ -204,9 +207,9 @@ class inject_hyperparams(_Injecting):
         return self.hyperparam_dtype
 
     @functools.cached_property
-    def _chosen(self) -> dict[str, tuple[tuple[Any, ...], Any]]:
+    def _chosen(self) -> dict[str, tuple[Path, Any]]:
         """Path and value of each injected hyper-parameter, by name."""
-        values = dict(_hyperparams(self.inner))
+        values = _hyperparams(self.inner)
         chosen = {name: (path, values[path]) for path, name in _names_of(self.inner).items()}
         wanted = chosen if self.names is None else self.names
         return {name: item for name, item in chosen.items() if name in wanted and name not in self.static_args}
@@ -215,19 +218,19 @@ class inject_hyperparams(_Injecting):
 # The hyper-parameters of a transformation and of those that it holds.
 
 
-def _hyperparams(tx: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Every number, array or schedule among the hyper-parameters, with its path."""
-    found: list[tuple[tuple[Any, ...], Any]] = []
+def _hyperparams(tx: Any) -> dict[Path, Any]:
+    """Every number, array or schedule among the hyper-parameters, by its path."""
+    found: dict[Path, Any] = {}
 
-    def note(path: tuple[Any, ...], value: Any) -> Any:
-        found.append((path, value))
+    def note(path: Path, value: Any) -> Any:
+        found[path] = value
         return value
 
     _with_hyperparams(note, tx)
-    return iter(found)
+    return found
 
 
-def _with_hyperparams(f: Callable[[tuple[Any, ...], Any], Any], node: Any, path: tuple[Any, ...] = ()) -> Any:
+def _with_hyperparams(f: Callable[[Path, Any], Any], node: Any, path: Path = ()) -> Any:
     """`node` with `f(path, value)` for each number, array or schedule among its hyper-parameters."""
     if isinstance(node, _Injecting):
         return node
@@ -243,9 +246,9 @@ def _with_hyperparams(f: Callable[[tuple[Any, ...], Any], Any], node: Any, path:
         changes = {field: value for field, value in changes.items() if value is not getattr(node, field)}
         return node.replace(**changes) if changes else node
     if type(node) in (tuple, list, dict):
-        items = node.items() if type(node) is dict else enumerate(node)
-        new = {key: _with_hyperparams(f, item, (*path, key)) for key, item in items}
-        if all(new[key] is item for key, item in (node.items() if type(node) is dict else enumerate(node))):
+        items = node if type(node) is dict else dict(enumerate(node))
+        new = {key: _with_hyperparams(f, item, (*path, key)) for key, item in items.items()}
+        if all(new[key] is item for key, item in items.items()):
             return node
         return new if type(node) is dict else type(node)(new.values())
     return node
@@ -255,9 +258,9 @@ def _is_real(kind: Any) -> bool:
     return isinstance(kind.kind if isinstance(kind, Optional) else kind, Real)
 
 
-def _names_of(tx: Any) -> dict[tuple[Any, ...], str]:
+def _names_of(tx: Any) -> dict[Path, str]:
     """What each hyper-parameter is called, by its path: its field, where two have that, the owner and the field."""
-    paths = [path for path, _ in _hyperparams(tx)]
+    paths = list(_hyperparams(tx))
     for depth in (1, 2):
         names = {path: ".".join(map(str, path[-depth:])) for path in paths}
         if len(set(names.values())) == len(paths):
@@ -351,7 +354,7 @@ def _inject_into(
     if isinstance(factory, type) and issubclass(factory, GradientTransformation):
         inner = factory(*args, **kwargs)
         known = _names_of(inner).values()
-        static = tuple(name for name in NamesKind().convert("inject_hyperparams: static_args", static_args))
+        static = NamesKind().convert("inject_hyperparams: static_args", static_args)
         if unknown := [name for name in static if name not in inner.field_kinds()]:
             raise ValueError(f"inject_hyperparams: static_args: {factory.__name__} has no {', '.join(unknown)}")
         return inject_hyperparams(inner, tuple(name for name in static if name in known), dtype, names)
