@@ -33,7 +33,8 @@ class scale_by_lion(Leafwise):
         m ← β₂ m + (1 − β₂) g
 
     The updates are −1, 0 or 1. They are computed as sign(ρ m + (1 − ρ) g), ρ = β₁ / β₂, from the new m, which is the
-    same number: so the old m need not be kept, and the update writes no temporary. Chen et al., 2023, Algorithm 2. https://arxiv.org/abs/2302.06675
+    same number: so the old m need not be kept, and the update writes no temporary. Chen et al., 2023, Algorithm 2.
+    https://arxiv.org/abs/2302.06675
     """
 
     State = ScaleByLionState

@@ -1,6 +1,6 @@
 """Running means and sums of the updates."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -8,7 +8,6 @@ from jax import Array
 from gradtx.core import numerics
 from gradtx.core.hyperparams import Decay, DType, Flag, Fraction
 from gradtx.core.leafwise import Leafwise
-from gradtx.core.numerics import unbiased
 from gradtx.core.tree import Tree
 
 __all__ = ["DampenedTraceState", "EmaState", "TraceState", "dampened_trace", "ema", "trace"]
@@ -96,8 +95,10 @@ class EmaState(NamedTuple):
 class ema(Leafwise):
     """A running mean of the gradients.
 
-    m ← β m + (1 − β) g
-    u = m,   debiased:  u = m / (1 − βᵗ)
+        m ← β m + (1 − β) g
+        u = m,   debiased:  u = m / (1 − βᵗ)
+
+    It is Adam's first moment (Kingma & Ba, 2014, https://arxiv.org/abs/1412.6980).
     """
 
     State = EmaState
@@ -112,6 +113,6 @@ class ema(Leafwise):
     def init_leaf(self, param: Array) -> tuple[Array]:
         return (numerics.zeros(param, self.accumulator_dtype),)
 
-    def leaf(self, g: Array, ema: Array, *, t: Any) -> tuple[Array, Array]:
+    def leaf(self, g: Array, ema: Array, *, t: Array) -> tuple[Array, Array]:
         ema = numerics.ema(ema, g, self.decay)
-        return (unbiased(ema, self.decay, t) if self.debias else ema), ema
+        return (numerics.unbiased(ema, self.decay, t) if self.debias else ema), ema

@@ -12,7 +12,7 @@ from gradtx.core.compose import Container, Inner
 from gradtx.core.hyperparams import DType, Flag, Interval, NonNegative
 from gradtx.core.spec import Spec, register
 from gradtx.core.tree import Tree
-from gradtx.wrappers.common import Function, zeros_unless
+from gradtx.wrappers.common import Function, counter, zeros_unless
 
 __all__ = ["MultiSteps", "MultiStepsState", "accumulate", "skip_large_updates", "skip_not_finite"]
 
@@ -128,11 +128,10 @@ class accumulate(Container):
         return tree.cast_like(zeros_unless(started, updates), like), state
 
     def init_fn(self, params: Tree) -> MultiStepsState:
-        steps = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
         zeros = self._zeros(params)
-        _, skip_state = self._should_skip(zeros, steps[1], params)
-        mean = () if self._immediate else zeros
-        return MultiStepsState(*steps, init_inner(self.inner, params), mean, tree.cast_like(skip_state, skip_state))
+        _, skip_state = self._should_skip(zeros, counter(), params)
+        mean, skip_state = () if self._immediate else zeros, tree.cast_like(skip_state, skip_state)
+        return MultiStepsState(counter(), counter(), init_inner(self.inner, params), mean, skip_state)
 
     def update_fn(
         self, updates: Tree, state: MultiStepsState, params: Tree = None, **extra: Any

@@ -13,7 +13,7 @@ from gradtx.core.base import Transformation, init_inner, update_inner
 from gradtx.core.compose import Container, Inner
 from gradtx.core.hyperparams import Decay, Flag, NonNegative, NonNegativeInt, PositiveInt
 from gradtx.core.tree import Tree
-from gradtx.wrappers.common import copy, find
+from gradtx.wrappers.common import copy, counter, find
 from gradtx.wrappers.masked import MaskedNode
 
 __all__ = ["ParamsAverageState", "ParamsEmaState", "eval_params", "params_average", "params_ema"]
@@ -96,7 +96,7 @@ class _Averaging(Container, abstract=True):
         raise NotImplementedError
 
     def init_fn(self, params: Tree) -> Any:
-        return self.State(jnp.zeros((), jnp.int32), copy(params), init_inner(self.inner, params))
+        return self.State(counter(), copy(params), init_inner(self.inner, params))
 
     def update_fn(self, updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
         count, mean, inner_state = state

@@ -15,7 +15,7 @@ from gradtx.core.hyperparams import Flag, PositiveInt
 from gradtx.core.spec import Spec
 from gradtx.core.tree import Tree
 from gradtx.transforms.stateless import zero
-from gradtx.wrappers.common import Function
+from gradtx.wrappers.common import Function, counter
 
 __all__ = [
     "ConditionallyMaskState",
@@ -115,7 +115,7 @@ class conditionally_transform(_Conditional):
     "Whether the condition gets the extra arguments too."
 
     def init_fn(self, params: Tree) -> ConditionallyTransformState:
-        return ConditionallyTransformState(init_inner(self.inner, params), jnp.zeros((), jnp.int32))
+        return ConditionallyTransformState(init_inner(self.inner, params), counter())
 
     def update_fn(
         self, updates: Tree, state: ConditionallyTransformState, params: Tree = None, **extra: Any
@@ -152,7 +152,7 @@ class conditionally_mask(_Conditional):
     "Whether the condition gets the extra arguments too."
 
     def init_fn(self, params: Tree) -> ConditionallyMaskState:
-        return ConditionallyMaskState(jnp.zeros((), jnp.int32), init_inner(self.inner, params))
+        return ConditionallyMaskState(counter(), init_inner(self.inner, params))
 
     def update_fn(
         self, updates: Tree, state: ConditionallyMaskState, params: Tree = None, **extra: Any

@@ -10,7 +10,7 @@ from gradtx.core.base import Transformation, init_inner, update_inner
 from gradtx.core.compose import Container, Inner
 from gradtx.core.hyperparams import NonNegativeInt, Positive, PositiveInt, Real
 from gradtx.core.tree import Tree
-from gradtx.wrappers.common import all_finite, choose, find, zeros_unless
+from gradtx.wrappers.common import all_finite, choose, counter, find, zeros_unless
 
 __all__ = [
     "ApplyIfFiniteState",
@@ -73,8 +73,7 @@ class if_finite(Container):
         return (self.inner,)
 
     def init_fn(self, params: Tree) -> ApplyIfFiniteState:
-        none = jnp.zeros((), jnp.int32)
-        return ApplyIfFiniteState(none, jnp.asarray(True), none + 0, init_inner(self.inner, params))
+        return ApplyIfFiniteState(counter(), jnp.asarray(True), counter(), init_inner(self.inner, params))
 
     def update_fn(
         self, updates: Tree, state: ApplyIfFiniteState, params: Tree = None, **extra: Any
@@ -172,8 +171,8 @@ class dynamic_loss_scale(Container):
         return (self.inner,)
 
     def init_fn(self, params: Tree) -> DynamicLossScaleState:
-        scale, none = jnp.asarray(self.init_scale, jnp.float32), jnp.zeros((), jnp.int32)
-        return DynamicLossScaleState(scale, none, none + 0, none + 0, init_inner(self.inner, params))
+        scale = jnp.asarray(self.init_scale, jnp.float32)
+        return DynamicLossScaleState(scale, counter(), counter(), counter(), init_inner(self.inner, params))
 
     def update_fn(
         self, updates: Tree, state: DynamicLossScaleState, params: Tree = None, **extra: Any

@@ -12,7 +12,7 @@ from gradtx.core.compose import Container, Inner
 from gradtx.core.hyperparams import Flag, Fraction, PositiveInt
 from gradtx.core.tree import Tree
 from gradtx.wrappers.averaging import overlay
-from gradtx.wrappers.common import choose, copy
+from gradtx.wrappers.common import choose, copy, counter
 
 __all__ = ["LookaheadState", "lookahead"]
 
@@ -61,7 +61,7 @@ class lookahead(Container):
         return (self.fast_optimizer,)
 
     def init_fn(self, params: Tree) -> LookaheadState:
-        return LookaheadState(init_inner(self.fast_optimizer, params), jnp.zeros((), jnp.int32), copy(params))
+        return LookaheadState(init_inner(self.fast_optimizer, params), counter(), copy(params))
 
     def update_fn(
         self, updates: Tree, state: LookaheadState, params: Tree, **extra: Any

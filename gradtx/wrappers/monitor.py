@@ -12,7 +12,7 @@ from gradtx.core.tree import Tree
 __all__ = ["MonitorState", "monitor"]
 
 
-class _Measures:
+class MeasuresKind:
     """A dict from names to functions of the updates, kept as it was written."""
 
     example = None
@@ -50,7 +50,7 @@ class monitor(GradientTransformation):
     State = MonitorState
     takes_half_precision = True
 
-    measures: Annotated[Any, _Measures()] | None = None
+    measures: Annotated[Any, MeasuresKind()] | None = None
     "Functions of the updates by name; by default `update_norm`, the global norm."
 
     def init_fn(self, params: Tree) -> MonitorState:

@@ -9,6 +9,7 @@ from gradtx.core import check, numerics, tree
 from gradtx.core.base import GradientTransformation
 from gradtx.core.hyperparams import Fraction, NonNegative, NonNegativeInt, PositiveInt, Real
 from gradtx.core.tree import Tree
+from gradtx.wrappers.common import counter
 
 __all__ = ["ReduceLROnPlateauState", "reduce_on_plateau"]
 
@@ -69,8 +70,8 @@ class reduce_on_plateau(GradientTransformation):
     "s_min."
 
     def init_fn(self, params: Tree) -> ReduceLROnPlateauState:
-        one, none = jnp.ones((), jnp.float32), jnp.zeros((), jnp.int32)
-        return ReduceLROnPlateauState(one, jnp.full((), jnp.inf, one.dtype), none, none + 0, none + 0, one - one)
+        one, best, mean = (jnp.full((), x, jnp.float32) for x in (1, jnp.inf, 0))
+        return ReduceLROnPlateauState(one, best, counter(), counter(), counter(), mean)
 
     def update_fn(
         self, updates: Tree, state: ReduceLROnPlateauState, params: Tree = None, *, value: Any

@@ -15,7 +15,7 @@ from gradtx.core.compose import Container, Inner
 from gradtx.core.extras import Extras
 from gradtx.core.hyperparams import Flag, NonNegative, PositiveInt
 from gradtx.core.tree import Tree
-from gradtx.wrappers.common import choose, copy
+from gradtx.wrappers.common import choose, copy, counter
 
 __all__ = ["SAMState", "sam", "sharpness_step"]
 
@@ -123,7 +123,7 @@ class sam(Container):
 
     def init_fn(self, params: Tree) -> SAMState:
         states = init_inner(self.optimizer, params), init_inner(self.adv_optimizer, params)
-        return SAMState(jnp.zeros((), jnp.int32), *states, None if self.opaque_mode else copy(params))
+        return SAMState(counter(), *states, None if self.opaque_mode else copy(params))
 
     def update_fn(
         self, updates: Tree, state: SAMState, params: Tree, *, grad_fn: Any = None, **extra: Any
@@ -145,7 +145,7 @@ class sam(Container):
             new, opt_state = update_inner(self.optimizer, updates, state.opt_state, at, extra)
             back = jax.tree.map(lambda o, h, u: o - h + u.astype(o.dtype), origin, here, new)
             adv_state = self._reset(state.adv_state, params)
-            return back, SAMState(jnp.zeros((), jnp.int32), opt_state, adv_state, origin)
+            return back, SAMState(counter(), opt_state, adv_state, origin)
 
         return jax.lax.cond(state.steps_since_sync >= self.sync_period - 1, descend, climb)
 

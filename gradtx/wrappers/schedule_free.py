@@ -13,7 +13,7 @@ from gradtx.core.compose import Container, Inner
 from gradtx.core.hyperparams import DType, Flag, NonNegative, Rate, Real
 from gradtx.core.tree import Tree
 from gradtx.wrappers.averaging import eval_params, overlay
-from gradtx.wrappers.common import copy
+from gradtx.wrappers.common import copy, counter
 
 __all__ = ["ScheduleFreeState", "schedule_free", "schedule_free_eval_params"]
 
@@ -87,11 +87,10 @@ class schedule_free(Container):
         return (self.base_optimizer,)
 
     def init_fn(self, params: Tree) -> ScheduleFreeState:
-        zero = jnp.zeros((), jnp.float32)
         z = jax.tree.map(lambda x: x.astype(self.state_dtype or x.dtype), copy(params))
-        b1 = jnp.asarray(self.b1, jnp.float32)
+        b1, weight_sum, max_lr = (jnp.asarray(x, jnp.float32) for x in (self.b1, 0, 0))
         base_state = init_inner(self.base_optimizer, params)
-        return ScheduleFreeState(b1, zero, jnp.zeros((), jnp.int32), zero + 0, base_state, z)
+        return ScheduleFreeState(b1, weight_sum, counter(), max_lr, base_state, z)
 
     def update_fn(
         self, updates: Tree, state: ScheduleFreeState, params: Tree, **extra: Any

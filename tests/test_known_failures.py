@@ -1,0 +1,122 @@
+"""What goes wrong in other libraries, each as a test of what is right here."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradtx as gx
+
+
+def first_update(tx, grads, params, **extra):
+    return tx.update(grads, tx.init(params), params, **extra)[0]
+
+
+def takes_a_rate(cls):
+    if not (isinstance(cls, type) and issubclass(cls, gx.Optimizer) and cls.__module__.startswith("gradtx.")):
+        return False
+    needs_functions = "value_fn" in cls.example().extras.required  # a line search makes its own rate
+    return "learning_rate" in cls.field_kinds() and not needs_functions
+
+
+RATED = [name for name, cls in gx.registry().items() if takes_a_rate(cls)]
+
+
+@pytest.mark.parametrize("name", RATED)
+def test_a_warm_up_from_zero_leaves_no_nan(name):
+    """The first step has rate 0, the second has not; Prodigy, D-Adaptation and schedule-free have divided by it."""
+    optimizer = gx.registry()[name].example()
+    tx = optimizer.replace(learning_rate=gx.linear_schedule(0.0, 0.1, 4))
+    extra = {name: 1.0 for name in tx.extras.required if name == "value"}
+    params = {"w": jnp.ones((4, 3)), "b": jnp.zeros(2), "s": jnp.ones(())}
+    grads, state = jax.tree.map(lambda p: 0.5 * jnp.ones_like(p), params), None
+    state = tx.init(params)
+    for _ in range(3):
+        updates, state = tx.update(grads, state, params, **extra)
+        params = gx.apply_updates(params, updates)
+        assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves((params, state)))
+
+
+@pytest.mark.parametrize("tx", [gx.normalize(), gx.normalize_by_update_norm(), gx.sam(gx.sgd(0.1), gx.sgd(0.05))])
+def test_zero_gradients_are_not_divided_by_their_norm(tx):
+    params = {"w": jnp.ones(3)}
+    updates = first_update(tx, {"w": jnp.zeros(3)}, params)
+    np.testing.assert_array_equal(updates["w"], np.zeros(3))
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0), (2, 3, 4)])
+def test_sm3_takes_every_shape(shape):
+    """Optax fails with an index error on scalars and empty leaves."""
+    updates = first_update(gx.sm3(0.1, momentum=0.0), jnp.full(shape, 2.0), jnp.ones(shape))
+    np.testing.assert_allclose(updates, np.full(shape, -0.1), rtol=1e-6)
+
+
+def test_rprop_steps_at_once():
+    """Optax emits the step of the gradient before: the first update is 0."""
+    updates = first_update(gx.rprop(0.01), jnp.array([2.0, -3.0, 0.0]), jnp.ones(3))
+    np.testing.assert_allclose(updates, [-0.01, 0.01, 0.0], rtol=1e-6)
+
+
+def test_adan_weighs_the_difference_of_gradients_by_b2():
+    """Xie et al.'s β₂ = 0.92 and not, as in optax, 1 − β₂: the second update in float64, by hand."""
+    b1, b2, b3, rate, eps = 0.98, 0.92, 0.99, 0.01, 1e-8
+    g1, g2 = np.array([0.3, -0.7]), np.array([0.5, 0.1])
+    m = b1 * (1 - b1) * g1 + (1 - b1) * g2
+    v = (1 - b2) * (g2 - g1)
+    n = b3 * (1 - b3) * g1**2 + (1 - b3) * (g2 + b2 * (g2 - g1)) ** 2
+    mean = m / (1 - b1**2) + b2 * v / (1 - b2**2)
+    expected = -rate * mean / (np.sqrt(n / (1 - b3**2)) + eps)
+
+    tx, params = gx.adan(rate, b1, b2, b3, eps=eps), jnp.zeros(2)
+    _, state = tx.update(jnp.asarray(g1, jnp.float32), tx.init(params), params)
+    updates, _ = tx.update(jnp.asarray(g2, jnp.float32), state, params)
+    np.testing.assert_allclose(updates, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name", ["yogi", "adam", "adamax", "amsgrad", "nadam", "radam", "adabelief", "rmsprop", "adan"]
+)
+def test_without_gradients_nothing_moves(name):
+    """Optax's Yogi begins with a first moment of 1e-6 and drifts."""
+    params = jnp.ones(3)
+    tx = getattr(gx, name)(0.1)
+    state = tx.init(params)
+    for _ in range(3):
+        updates, state = tx.update(jnp.zeros(3), state, params)
+        np.testing.assert_array_equal(updates, np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    "name", ["adam", "adamw", "adamax", "amsgrad", "nadam", "adafactor", "adan", "novograd", "yogi"]
+)
+def test_half_precision_keeps_epsilon(name):
+    """In float16, 1e-8 and the squares of small gradients are 0: others divide 0 by 0."""
+    params = jnp.ones(3, jnp.float16)
+    updates = first_update(getattr(gx, name)(0.01), jnp.array([0.0, 1e-4, 1.0], jnp.float16), params)
+    assert updates.dtype == jnp.float16
+    assert bool(jnp.isfinite(updates).all())
+
+
+def test_bfloat16_second_moments_decay():
+    """In bfloat16, 0.999 · v rounds back to v for ever."""
+    params = jnp.ones((), jnp.bfloat16)
+    tx = gx.scale_by_adam()
+    state = tx.init(params)
+    _, state = tx.update(jnp.ones((), jnp.bfloat16), state)
+    before = float(state.nu)
+    for _ in range(100):
+        _, state = tx.update(jnp.zeros((), jnp.bfloat16), state)
+    assert float(state.nu) == pytest.approx(before * 0.999**100, rel=1e-4)
+
+
+def test_one_nan_leaf_does_not_spoil_a_clipped_step():
+    grads = {"sick": jnp.array([jnp.nan, 1.0]), "sound": jnp.array([3.0, 4.0])}
+    updates, state = gx.clip_by_global_norm(1.0).update(grads, gx.clip_by_global_norm(1.0).init(grads))
+    np.testing.assert_allclose(updates["sound"], [0.6, 0.8], rtol=1e-6)
+    assert bool(jnp.isnan(state.grad_norm))
+
+
+def test_adafactor_with_a_decay_offset_begins_finite():
+    """Optax's decay_offset=1 gives 0 to the power of −0.8 in the first step."""
+    updates = first_update(gx.adafactor(0.1, decay_offset=1), jnp.ones(3), jnp.ones(3))
+    assert bool(jnp.isfinite(updates).all())
