@@ -1,5 +1,6 @@
 """Gradient transformations for JAX: each optimizer a pair of pure functions, composed with `chain`."""
 
+from gradtx.compat import *
 from gradtx.core.apply import *
 from gradtx.core.base import *
 from gradtx.core.compose import *

@@ -96,7 +96,7 @@ class Real:
             raise TypeError(f"{where} is the class {value.__name__}: call it, {value.__name__}(...)")
         if self.numeric and is_schedule(value):
             return value
-        value = scalar(where, value)
+        value = _scalar(where, value)
         if not self.numeric and isinstance(value, jax.Array):
             raise TypeError(f"{where} shapes the program: it must be a Python number, got {_describe(value)}")
         if not isinstance(value, jax.core.Tracer) and not self.holds(float(value)):
@@ -109,7 +109,7 @@ class Real:
         return math.isfinite(x) and above and below
 
 
-def scalar(where: str, value: Any) -> Any:
+def _scalar(where: str, value: Any) -> Any:
     """A Python float (of Python and NumPy numbers) or a scalar JAX array."""
     if isinstance(value, np.ndarray | np.generic) and value.ndim == 0:
         value = value.item()

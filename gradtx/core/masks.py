@@ -115,8 +115,8 @@ class MaskKind:
             return PatternKind().convert(where, value)
         if value is None or isinstance(value, LeafRule) or _is_function(value):
             return value
-        _check_leaves(where, value, lambda leaf: type(leaf) is bool, "True or False (a Python bool)")
-        return jax.tree.map(lambda leaf: leaf, value)  # a copy, dicts in JAX's order: the caller may change theirs
+        _check_leaves(where, value, lambda leaf: type(leaf) in (bool, np.bool_), "True or False (a Python bool)")
+        return jax.tree.map(bool, value)  # a copy, dicts in JAX's order: the caller may change theirs
 
 
 Mask = Annotated[Any, MaskKind()]

@@ -75,7 +75,7 @@ class scale_by_adam(Leafwise):
         mu = ema(mu, g, self.b1)
         nu = ema(nu, abs_sq(g), self.b2)
         root = sqrt(unbiased(nu, self.b2, t) + self.eps_root)
-        eps = hatted(self.eps, self.b2, t) if self.eps_hat else self.eps
+        eps = _hatted(self.eps, self.b2, t) if self.eps_hat else self.eps
         return corrected_mean(mu, g, self.b1, t, self.nesterov) / (root + eps), mu, nu
 
 
@@ -86,7 +86,7 @@ def corrected_mean(mu: Array, g: Array, b1: Any, t: Array, nesterov: bool) -> Ar
     return b1 * unbiased(mu, b1, t + 1) + (1 - b1) * unbiased(g, b1, t)
 
 
-def hatted(eps: Any, b2: Any, t: Array) -> Array:
+def _hatted(eps: Any, b2: Any, t: Array) -> Array:
     """ε / √(1 − β₂ᵗ): ε as it becomes when it is corrected together with the root."""
     return eps / jnp.sqrt(one_minus_power(b2, t))
 
@@ -235,7 +235,7 @@ class scale_by_amsgrad(Leafwise):
         else:
             largest = nu_max = jnp.maximum(nu_max, corrected(nu, self.b2, t))
         mean = unbiased(mu, self.b1, t) if self.bias_correction_mu else mu
-        eps = hatted(self.eps, self.b2, t) if self.eps_hat and self.bias_correction_nu else self.eps
+        eps = _hatted(self.eps, self.b2, t) if self.eps_hat and self.bias_correction_nu else self.eps
         return mean / (sqrt(largest + self.eps_root) + eps), mu, nu, nu_max
 
 

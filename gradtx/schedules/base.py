@@ -50,6 +50,11 @@ class Schedule(Spec, abstract=True):
     __rmul__ = __mul__
 
 
+def progress(t: Array, steps: int, begin: int = 0) -> Array:
+    """(t − t₀) / T, held between 0 and 1. Step counts of any size: they meet the array as floats."""
+    return jnp.clip((t - float(begin)) / float(steps), 0, 1)
+
+
 class constant_schedule(Schedule):
     """s(t) = s₀"""
 

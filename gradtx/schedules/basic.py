@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core.hyperparams import Flag, NonNegative, NonNegativeInt, Number, Positive, PositiveInt
-from gradtx.schedules.base import Schedule
+from gradtx.schedules.base import Schedule, progress
 
 __all__ = [
     "exponential_decay",
@@ -40,7 +40,7 @@ class polynomial_schedule(Schedule):
     "t₀."
 
     def at(self, t: Array) -> Any:
-        x = jnp.clip((t - self.transition_begin) / self.transition_steps, 0, 1)
+        x = progress(t, self.transition_steps, self.transition_begin)
         return self.end_value + (self.init_value - self.end_value) * (1 - x) ** self.power
 
 
@@ -62,7 +62,7 @@ class linear_schedule(Schedule):
     "t₀."
 
     def at(self, t: Array) -> Any:
-        x = jnp.clip((t - self.transition_begin) / self.transition_steps, 0, 1)
+        x = progress(t, self.transition_steps, self.transition_begin)
         return self.init_value + (self.end_value - self.init_value) * x
 
 
@@ -88,7 +88,7 @@ class exponential_decay(Schedule):
     "Where to stop: a lower bound for r < 1, an upper one for r > 1."
 
     def at(self, t: Array) -> Any:
-        x = jnp.maximum(t - self.transition_begin, 0) / self.transition_steps
+        x = jnp.maximum(t - float(self.transition_begin), 0) / float(self.transition_steps)
         value = self.init_value * self.decay_rate ** (jnp.floor(x) if self.staircase else x)
         if self.end_value is None:
             return value
@@ -114,7 +114,7 @@ class inverse_time_decay(Schedule):
     "Whether to step down every T steps instead of sliding."
 
     def at(self, t: Array) -> Any:
-        x = t / self.transition_steps
+        x = t / float(self.transition_steps)
         return self.init_value / (1 + self.decay_rate * (jnp.floor(x) if self.staircase else x))
 
 
@@ -133,7 +133,7 @@ class inverse_sqrt_schedule(Schedule):
     "w, the steps before the fall; 4000 to 10000 are usual."
 
     def at(self, t: Array) -> Any:
-        return self.init_value * jnp.sqrt(self.timescale / jnp.maximum(t, self.timescale))
+        return self.init_value * jnp.sqrt(self.timescale / jnp.maximum(t, float(self.timescale)))
 
 
 class power_schedule(Schedule):
@@ -171,7 +171,7 @@ class rex_schedule(Schedule):
     "s₁."
 
     def at(self, t: Array) -> Any:
-        x = jnp.clip(t / self.transition_steps, 0, 1)
+        x = progress(t, self.transition_steps)
         return self.end_value + (self.init_value - self.end_value) * (1 - x) / (1 - x / 2)
 
 
@@ -193,5 +193,5 @@ class polynomial_cycle_schedule(Schedule):
     "T."
 
     def at(self, t: Array) -> Any:
-        horizon = self.transition_steps * jnp.maximum(jnp.ceil(t / self.transition_steps), 1)
+        horizon = float(self.transition_steps) * jnp.maximum(jnp.ceil(t / float(self.transition_steps)), 1)
         return self.end_value + (self.init_value - self.end_value) * (1 - t / horizon) ** self.power

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core.hyperparams import Fraction, Number, Positive, PositiveInt, Real
-from gradtx.schedules.base import Schedule
+from gradtx.schedules.base import Schedule, progress
 
 __all__ = ["cosine_annealing_schedule", "cosine_decay_restarts_schedule", "cosine_decay_schedule"]
 
@@ -30,7 +30,7 @@ class cosine_decay_schedule(Schedule):
     "p."
 
     def at(self, t: Array) -> Any:
-        x = jnp.clip(t / self.decay_steps, 0, 1)
+        x = progress(t, self.decay_steps)
         cosine = (0.5 * (1 + jnp.cos(jnp.pi * x))) ** self.exponent
         return self.init_value * ((1 - self.alpha) * cosine + self.alpha)
 
@@ -51,7 +51,7 @@ class cosine_annealing_schedule(Schedule):
     "s₁; torch's `eta_min`."
 
     def at(self, t: Array) -> Any:
-        cosine = jnp.cos(jnp.pi * jnp.mod(t, 2 * self.half_period) / self.half_period)
+        cosine = jnp.cos(jnp.pi * jnp.mod(t, 2.0 * self.half_period) / float(self.half_period))
         return self.end_value + 0.5 * (self.init_value - self.end_value) * (1 + cosine)
 
 
@@ -76,7 +76,7 @@ class cosine_decay_restarts_schedule(Schedule):
     "What remains at the end of a cycle, as a share of s₀."
 
     def at(self, t: Array) -> Any:
-        cycle, x = self._cycle(t / self.first_decay_steps)
+        cycle, x = self._cycle(t / float(self.first_decay_steps))
         return self.init_value * ((1 - self.alpha) * self.m_mul**cycle * 0.5 * (1 + jnp.cos(jnp.pi * x)) + self.alpha)
 
     def _cycle(self, x: Array) -> tuple[Array, Array]:

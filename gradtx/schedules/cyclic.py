@@ -36,10 +36,10 @@ class cyclic_schedule(Schedule):
     "γ of `exp_range`."
 
     def at(self, t: Array) -> Any:
-        down = self.down_steps or self.up_steps
-        cycle = jnp.floor(t / (self.up_steps + down))
-        step = t - cycle * (self.up_steps + down)
-        triangle = jnp.where(step < self.up_steps, step / self.up_steps, (self.up_steps + down - step) / down)
+        up, down = float(self.up_steps), float(self.down_steps or self.up_steps)
+        cycle = jnp.floor(t / (up + down))
+        step = t - cycle * (up + down)
+        triangle = jnp.where(step < up, step / up, (up + down - step) / down)
         shrunk = {"triangular": 1.0, "triangular2": 0.5**cycle, "exp_range": self.gamma**t}[self.mode]
         return self.base_value + (self.peak_value - self.base_value) * triangle * shrunk
 

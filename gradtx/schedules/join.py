@@ -62,6 +62,6 @@ class join_schedules(Schedule):
 
     def at(self, t: Array) -> Any:
         value = jnp.asarray(self.schedules[0](t.astype(jnp.int32)), t.dtype)
-        for boundary, schedule in zip(self.boundaries, self.schedules[1:], strict=True):
+        for boundary, schedule in zip(map(float, self.boundaries), self.schedules[1:], strict=True):
             value = jnp.where(t < boundary, value, schedule(jnp.maximum(t - boundary, 0).astype(jnp.int32)))
         return value

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core.hyperparams import Choice, Number, Positive, PositiveInt, Real, scalar
-from gradtx.schedules.base import Schedule
+from gradtx.core.hyperparams import Choice, Number, Positive, PositiveInt, Real, is_schedule
+from gradtx.schedules.base import Schedule, progress
 
 __all__ = [
     "cosine_onecycle_schedule",
@@ -31,7 +31,11 @@ class _Boundaries:
         for step in value:
             if isinstance(step, bool) or not isinstance(step, int) or step < 0:
                 raise ValueError(f"{where} must have steps (ints from 0 on) for keys, got {step!r}")
-        return {step: scalar(f"{where}[{step}]", factor) for step, factor in sorted(value.items())}
+        factor = Real("[0, ∞)", 0.5)
+        for scale in value.values():
+            if is_schedule(scale):
+                raise TypeError(f"{where} must have numbers for values, got the schedule {scale!r}")
+        return {step: factor.convert(f"{where}[{step}]", scale) for step, scale in sorted(value.items())}
 
 
 Boundaries = Annotated[Any, _Boundaries()]
@@ -53,7 +57,7 @@ class piecewise_constant_schedule(Schedule):
     def at(self, t: Array) -> Any:
         value = jnp.asarray(self.init_value, t.dtype)
         for boundary, factor in (self.boundaries_and_scales or {}).items():
-            value = jnp.where(t >= boundary, factor * value, value)
+            value = jnp.where(t >= float(boundary), factor * value, value)
         return value
 
 
@@ -76,12 +80,12 @@ class piecewise_interpolate_schedule(Schedule):
         start, value = 0, jnp.asarray(self.init_value, t.dtype)
         result = value
         for end, factor in (self.boundaries_and_scales or {}).items():
-            x = jnp.clip((t - start) / max(end - start, 1), 0, 1)
+            x = progress(t, max(end - start, 1), start)
             if self.interpolate_type == "cosine":
                 x = 0.5 * (1 - jnp.cos(jnp.pi * x))
-            result = jnp.where(t >= start, value + (factor - 1) * value * x, result)
+            result = jnp.where(t >= float(start), value + (factor - 1) * value * x, result)
             start, value = end, factor * value
-        return jnp.where(t >= start, value, result)
+        return jnp.where(t >= float(start), value, result)
 
 
 _Share = Annotated[float, Real("(0, 1)", 0.3, numeric=False)]

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core.hyperparams import Choice, Flag, NonNegativeInt, Number, Positive, PositiveInt
-from gradtx.schedules.base import Schedule
+from gradtx.schedules.base import Schedule, progress
 from gradtx.schedules.basic import exponential_decay, linear_schedule
 from gradtx.schedules.cosine import cosine_decay_schedule
 
@@ -22,8 +22,9 @@ def _warmed_up(schedule: Any, t: Array, after: Any) -> Array:
     """The line from `init_value` to `peak_value` before `warmup_steps`, then `after(t − warmup_steps)`."""
     if schedule.warmup_steps == 0:
         return after(t)
+    warmup = float(schedule.warmup_steps)
     line = linear_schedule(schedule.init_value, schedule.peak_value, schedule.warmup_steps)
-    return jnp.where(t < schedule.warmup_steps, line.at(t), after(jnp.maximum(t - schedule.warmup_steps, 0)))
+    return jnp.where(t < warmup, line.at(t), after(jnp.maximum(t - warmup, 0)))
 
 
 class warmup_constant_schedule(Schedule):
@@ -151,6 +152,6 @@ class warmup_stable_decay_schedule(Schedule):
         return _warmed_up(self, t, self._plateau_and_cool_down)
 
     def _plateau_and_cool_down(self, t: Array) -> Array:
-        x = jnp.clip((t - self.stable_steps) / self.decay_steps, 0, 1)
+        x = progress(t, self.decay_steps, self.stable_steps)
         forms = {"linear": 1 - x, "cosine": 0.5 * (1 + jnp.cos(jnp.pi * x)), "sqrt": 1 - jnp.sqrt(x)}
         return self.end_value + (self.peak_value - self.end_value) * forms[self.decay]

@@ -71,7 +71,7 @@ def scalar_dtype(params: Tree) -> np.dtype[Any]:
     return functools.reduce(np.promote_types, dtypes, np.dtype(np.float32))
 
 
-def inner_product(a: Tree, b: Tree, dtype: Any) -> Array:
+def _inner_product(a: Tree, b: Tree, dtype: Any) -> Array:
     """Σ Re(a b) over all leaves. With the gradient of a real function, as `jax.grad` gives it, the slope along b."""
     products = jax.tree.map(lambda x, y: jnp.sum(jnp.real(x * y)), tree.promote(a, b), tree.promote(b, a))
     return sum((x.astype(dtype) for x in jax.tree.leaves(products)), jnp.zeros((), dtype))
@@ -183,7 +183,7 @@ class scale_by_backtracking_linesearch(GradientTransformation):
         u, at, value, grad = _held(updates, params, value, grad)
         dtype = scalar_dtype(params)
         last_rate = jnp.asarray(state.learning_rate, dtype)
-        value, slope = jnp.asarray(value, dtype), inner_product(grad, u, dtype)
+        value, slope = jnp.asarray(value, dtype), _inner_product(grad, u, dtype)
         shrink, c, atol, rtol = (
             jnp.asarray(x, dtype) for x in (self.decrease_factor, self.slope_rtol, self.atol, self.rtol)
         )
@@ -331,12 +331,12 @@ class scale_by_zoom_linesearch(GradientTransformation):
         u, at, value, grad = _held(updates, params, value, grad)
         dtype = scalar_dtype(params)
         last_rate = jnp.asarray(state.learning_rate, dtype)
-        start = _Point(jnp.zeros((), dtype), jnp.asarray(value, dtype), inner_product(grad, u, dtype))
+        start = _Point(jnp.zeros((), dtype), jnp.asarray(value, dtype), _inner_product(grad, u, dtype))
 
         def evaluate(rate: Array) -> tuple[_Point, Tree]:
             reached, slopes = f(apply_updates(at, tree.scale(rate, u)))
             slopes = tree.cast_like(slopes, state.grad)
-            return _Point(rate, jnp.asarray(reached, dtype), inner_product(slopes, u, dtype)), slopes
+            return _Point(rate, jnp.asarray(reached, dtype), _inner_product(slopes, u, dtype)), slopes
 
         def advance(search: _Search) -> _Search:
             return self._advance(search, start, *evaluate(search.next_rate))

@@ -69,7 +69,7 @@ class dampened_trace(Leafwise):
     decay: Fraction
     "Momentum μ; 0.9 is usual."
     dampening: Fraction
-    "d."
+    "d; 0 is plain momentum, d = μ a running mean."
     nesterov: Flag = trace.nesterov
     "Whether to look one step ahead; torch refuses it together with dampening."
     accumulator_dtype: DType | None = trace.accumulator_dtype

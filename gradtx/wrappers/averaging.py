@@ -12,9 +12,9 @@ from gradtx.core.apply import apply_updates
 from gradtx.core.base import Transformation, init_inner, update_inner
 from gradtx.core.compose import Container, Inner
 from gradtx.core.hyperparams import Decay, Flag, NonNegative, NonNegativeInt, PositiveInt
+from gradtx.core.masks import is_hidden
 from gradtx.core.tree import Tree
 from gradtx.wrappers.common import copy, counter, find
-from gradtx.wrappers.masked import MaskedNode
 
 __all__ = ["ParamsAverageState", "ParamsEmaState", "eval_params", "params_average", "params_ema"]
 
@@ -73,11 +73,11 @@ def overlay(average: Tree, params: Tree, formula: Callable[[Array, Array], Array
     """`formula(average, param)` in the parameter's dtype; the parameter itself where the average is masked."""
 
     def pick(mean: Any, param: Any) -> Any:
-        if isinstance(mean, MaskedNode):
+        if is_hidden(mean):
             return param
         return formula(mean, tree.upcast(param).astype(mean.dtype)).astype(tree.dtype_of(param))
 
-    return jax.tree.map(pick, average, params, is_leaf=lambda node: isinstance(node, MaskedNode))
+    return jax.tree.map(pick, average, params, is_leaf=is_hidden)
 
 
 class _Averaging(Container, abstract=True):
@@ -177,7 +177,7 @@ class params_average(_Averaging):
 
     With γ = 0 all count alike. With `start` and `every` that is stochastic weight averaging (Izmailov et al., 2018,
     https://arxiv.org/abs/1803.05407); from the first step on it is Polyak's and Ruppert's average. γ > 0 forgets the
-    beginning (Shamir & Zhang, 2012, https://arxiv.org/abs/1212.1824); 8 is usual with DoG. Needs the parameters.
+    beginning (Shamir & Zhang, 2012, https://arxiv.org/abs/1212.1824). Needs the parameters.
     """
 
     State = ParamsAverageState
@@ -189,11 +189,11 @@ class params_average(_Averaging):
     every: PositiveInt = 1
     "Take the parameters of every so many updates, an epoch's or a cycle's."
     gamma: NonNegative = 0.0
-    "γ."
+    "γ; 0, or 8 with DoG."
 
     def _weight(self, count: Array) -> Array:
         steps = count - self.start
         n = jnp.maximum(steps // self.every, 1).astype(jnp.float32)
         gamma = jnp.asarray(self.gamma, jnp.float32)
-        taken = (steps < self.every) | (steps % self.every == 0)  # before the first that counts, the mean follows
+        taken = (steps < self.every) | (steps % self.every == 0)  # before the first to count, the mean just follows
         return jnp.where(taken, (gamma + 1) / (gamma + n), 0)

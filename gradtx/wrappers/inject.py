@@ -48,14 +48,16 @@ class _Injecting(Container, abstract=True):
 
     State = InjectStatefulHyperparamsState
 
-    hyperparam_dtype: Any
-
     def initial(self) -> Mapping[str, Any]:
         """The hyper-parameters that go into the state: numbers, arrays or schedules, by name."""
         raise NotImplementedError
 
     def made(self, values: Mapping[str, Any]) -> Transformation:
         """The transformation with these values."""
+        raise NotImplementedError
+
+    def dtype(self) -> Any:
+        """The dtype of the values; by default at least float32, float64 where that is enabled."""
         raise NotImplementedError
 
     @property
@@ -90,7 +92,7 @@ class _Injecting(Container, abstract=True):
             raise ValueError(f"{type(self).__name__}: {name} must be a real scalar, got {check.describe(value)}")
         known = not value.weak_type and jnp.issubdtype(value.dtype, jnp.floating)
         dtype = np.promote_types(np.float32, value.dtype) if known else jnp.result_type(float)
-        return jax.lax.convert_element_type(value, self.hyperparam_dtype or dtype)
+        return jax.lax.convert_element_type(value, self.dtype() or dtype)
 
     def _check(self, initial: Mapping[str, Any], state: InjectStatefulHyperparamsState) -> None:
         if state.hyperparams.keys() != initial.keys():
@@ -200,6 +202,9 @@ class inject_hyperparams(_Injecting):
     def made(self, values: Mapping[str, Any]) -> Transformation:
         by_path = {path: values[name] for name, (path, _) in self._chosen.items()}
         return _with_hyperparams(lambda path, value: by_path.get(path, value), self.inner)
+
+    def dtype(self) -> Any:
+        return self.hyperparam_dtype
 
     @functools.cached_property
     def _chosen(self) -> dict[str, tuple[Path, Any]]:
@@ -331,6 +336,9 @@ class inject_factory(_Injecting):
 
     def made(self, values: Mapping[str, Any]) -> Transformation:
         return TransformationKind().convert("inject_factory: what it made", self.factory(**{**self._all, **values}))
+
+    def dtype(self) -> Any:
+        return self.hyperparam_dtype
 
     @functools.cached_property
     def _all(self) -> dict[str, Any]:

@@ -48,32 +48,34 @@ class _Grouping(Container, abstract=True):
     State = PartitionState
     elementwise = False  # which leaf an element is in matters
 
-    transforms: Any
-
-    @property
-    def parts(self) -> tuple[Transformation, ...]:
-        return tuple(self.transforms.values())
+    def _groups(self) -> Mapping[Any, Transformation]:
+        """The transformation of each label."""
+        raise NotImplementedError
 
     def _labels(self, params: Tree) -> list[Any]:
         """The label of each leaf's transformation."""
         raise NotImplementedError
 
+    @property
+    def parts(self) -> tuple[Transformation, ...]:
+        return tuple(self._groups().values())
+
     def init_fn(self, params: Tree) -> PartitionState:
         masks = self._masks(params)
-        return PartitionState({label: init_visible(tx, params, masks[label]) for label, tx in self.transforms.items()})
+        return PartitionState({label: init_visible(tx, params, masks[label]) for label, tx in self._groups().items()})
 
     def update_fn(
         self, updates: Tree, state: PartitionState, params: Tree = None, **extra: Any
     ) -> tuple[Tree, PartitionState]:
-        if state.inner_states.keys() != self.transforms.keys():
+        if state.inner_states.keys() != self._groups().keys():
             raise ValueError(
-                f"{type(self).__name__}: expected a state for {_names(self.transforms)}, "
+                f"{type(self).__name__}: expected a state for {_names(self._groups())}, "
                 f"got one for {_names(state.inner_states)}: it was made with other groups"
             )
         masks = self._masks(updates if params is None else params)
         leaves, treedef = jax.tree.flatten(updates)
         states: dict[Any, MaskedState] = {}
-        for label, tx in self.transforms.items():
+        for label, tx in self._groups().items():
             new, states[label] = update_visible(tx, updates, state.inner_states[label], params, extra, masks[label])
             leaves = merge(masks[label], new, leaves)
         return treedef.unflatten(leaves), PartitionState(states)
@@ -81,7 +83,7 @@ class _Grouping(Container, abstract=True):
     def _masks(self, params: Tree) -> dict[Any, list[bool]]:
         """By label: which leaves have it."""
         labels = self._labels(params)
-        return {label: [own == label for own in labels] for label in self.transforms}
+        return {label: [own == label for own in labels] for label in self._groups()}
 
 
 # Several transformations.
@@ -132,6 +134,9 @@ class partition(_Grouping):
     "A dict from labels to transformations."
     param_labels: Labels
     "The label of each leaf: a tree of labels or a prefix of it, `label_by_path`, or a function of the parameters."
+
+    def _groups(self) -> Mapping[Any, Transformation]:
+        return self.transforms
 
     def _labels(self, params: Tree) -> list[Any]:
         labels, used = label_leaves("partition: param_labels", self.param_labels, params)
@@ -228,6 +233,9 @@ class param_groups(_Grouping):
     def transforms(self) -> dict[str, Any]:
         """The transformation of each group by its pattern, `"*"` for that of the rest."""
         return {REST: self.base} | {pattern: self._changed(pattern, changes) for pattern, changes in self.groups}
+
+    def _groups(self) -> Mapping[Any, Transformation]:
+        return self.transforms
 
     def _labels(self, params: Tree) -> list[str]:
         patterns = [pattern for pattern, _ in self.groups]

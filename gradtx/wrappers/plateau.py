@@ -55,7 +55,7 @@ class reduce_on_plateau(GradientTransformation):
     elementwise = True
 
     factor: Annotated[Any, Real("(0, 1)", 0.1)] = 0.1
-    "f."
+    "f; 0.1 to 0.5 are usual."
     patience: PositiveInt = 10
     "Means without improvement before a reduction."
     rtol: Fraction = 1e-4
@@ -67,7 +67,7 @@ class reduce_on_plateau(GradientTransformation):
     accumulation_size: PositiveInt = 1
     "Values to take the mean of: 1 for validation losses, more for losses of mini-batches."
     min_scale: Fraction = 0.0
-    "s_min."
+    "s_min, the smallest factor."
 
     def init_fn(self, params: Tree) -> ReduceLROnPlateauState:
         one, best, mean = (jnp.full((), x, jnp.float32) for x in (1, jnp.inf, 0))

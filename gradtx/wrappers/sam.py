@@ -46,9 +46,9 @@ class sharpness_step(GradientTransformation):
         if not self.adaptive:
             return tree.scale(-self._per_unit(updates), updates), state
         sizes = jax.tree.map(lambda param: jnp.abs(param) + jnp.asarray(self.eta, jnp.abs(param).dtype), params)
-        scaled = jax.tree.map(lambda g, size: g * size.astype(g.dtype), updates, sizes)
-        step = jax.tree.map(lambda g, size: g * size.astype(g.dtype), scaled, sizes)
-        return tree.scale(-self._per_unit(scaled), step), state
+        sizes = jax.tree.map(lambda size, g: size.astype(g.dtype), sizes, updates)
+        scaled = jax.tree.map(jnp.multiply, updates, sizes)
+        return tree.scale(-self._per_unit(scaled), jax.tree.map(jnp.multiply, scaled, sizes)), state
 
     def _per_unit(self, g: Tree) -> Array:
         """ρ / ‖g‖, 0 for a norm of 0."""

@@ -74,7 +74,7 @@ class schedule_free(Container):
     b1: Interpolation = 0.9
     "β; 0.9 to 0.98. It takes the place of momentum."
     weight_lr_power: NonNegative = 2.0
-    "p."
+    "p; 2 is the paper's."
     state_dtype: DType | None = None
     "Dtype of z; by default that of the computation."
     r: NonNegative = 0.0
