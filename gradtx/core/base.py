@@ -204,10 +204,10 @@ def init_inner(tx: Transformation, params: Tree) -> Any:
         cure = "mask it (gradtx.masked), or keep it out of the parameters (equinox.partition)"
         check.inexact_leaves(f"{name_of(tx)}: params", params, cure)
         params = jax.tree.map(jnp.asarray, params)
-    state = tx.at(jnp.zeros((), jnp.int32)).init_fn(params)
+    state = tx.at(numerics.counter()).init_fn(params)
     if tx.State is not None and type(state) is not tx.State:
         raise TypeError(f"{name_of(tx)}: init_fn gave {describe_state(state)}; declare it, State = ..., in the class")
-    return ScheduledState(jnp.zeros((), jnp.int32), state) if tx._needs_clock else state
+    return ScheduledState(numerics.counter(), state) if tx._needs_clock else state
 
 
 def update_inner(

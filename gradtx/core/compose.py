@@ -54,8 +54,9 @@ class Container(GradientTransformation, abstract=True):
 
     @property
     def parts(self) -> tuple[Transformation, ...]:
-        """What it holds."""
-        raise NotImplementedError
+        """What it holds: by default, its hyper-parameters that are transformations."""
+        held = [name for name, kind in self.field_kinds().items() if isinstance(kind, TransformationKind)]
+        return tuple(getattr(self, name) for name in held)
 
     @functools.cached_property
     def extras(self) -> Extras:

@@ -59,7 +59,7 @@ class Leafwise(GradientTransformation, abstract=True):
 
     def init_fn(self, params: Tree) -> Any:
         leaves, treedef = jax.tree.flatten(params)
-        return self._state(jnp.zeros((), jnp.int32), treedef, [self.init_leaf(param) for param in leaves])
+        return self._state(numerics.counter(), treedef, [self.init_leaf(param) for param in leaves])
 
     def update_fn(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
         leaves, treedef = jax.tree.flatten(updates)

@@ -247,6 +247,10 @@ class PairsKind:
             raise ValueError(f"{where}: a pattern is given twice: {', '.join(repr(pattern) for pattern, _ in pairs)}")
         return pairs
 
+    def shown(self, value: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+        """As it was written."""
+        return dict(value)
+
 
 class label_by_path(LeafRule):
     """Labels from patterns: a leaf has the label of the first regular expression that its path contains.

@@ -15,6 +15,7 @@ from jax import Array
 __all__ = [
     "abs_sq",
     "compute_dtype",
+    "counter",
     "ema",
     "increment",
     "one_minus_power",
@@ -93,6 +94,11 @@ def abs_sq(x: Array) -> Array:
     return jnp.real(x) ** 2 + jnp.imag(x) ** 2 if jnp.iscomplexobj(x) else x * x
 
 
+def counter() -> Array:
+    """A counter at 0: int32[], in a buffer of its own, so that a state may be donated."""
+    return jnp.zeros((), jnp.int32)
+
+
 def increment(count: Array) -> Array:
-    """Count + 1, staying at the largest integer rather than wrapping round to a negative one."""
+    """One more, staying at the largest integer rather than wrapping round to a negative one."""
     return count + (count < jnp.iinfo(count.dtype).max).astype(count.dtype)

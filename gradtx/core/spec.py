@@ -258,12 +258,13 @@ def _arguments(spec: Spec, depth: int) -> list[str]:
     arguments: list[str] = []
     for name, parameter in _signature(type(spec)).items():
         value = getattr(spec, name)
+        shown = getattr(spec.field_kinds()[name], "shown", lambda value: value)(value)
         if parameter.kind is parameter.VAR_POSITIONAL:
-            arguments += [_format(item, depth) for item in value]
+            arguments += [_format(item, depth) for item in shown]
         elif parameter.default is parameter.empty:
-            arguments.append(_format(value, depth))
+            arguments.append(_format(shown, depth))
         elif not _is_default(spec, name, value, parameter.default):
-            arguments.append(f"{name}={_format(value, depth)}")
+            arguments.append(f"{name}={_format(shown, depth)}")
     return arguments
 
 

@@ -102,7 +102,7 @@ class proximal_decay(GradientTransformation):
     "The leaves to decay, all by default."
 
     def init_fn(self, params: Tree) -> ProximalDecayState:
-        return ProximalDecayState(jnp.zeros((), jnp.int32))
+        return ProximalDecayState(numerics.counter())
 
     def update_fn(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, ProximalDecayState]:
         decay = self.learning_rate * self.weight_decay

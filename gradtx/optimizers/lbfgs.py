@@ -62,7 +62,7 @@ class scale_by_lbfgs(GradientTransformation):
             return numerics.zeros(param, shape=(self.memory_size, *param.shape))
 
         return ScaleByLBFGSState(
-            count=jnp.zeros((), jnp.int32),
+            count=numerics.counter(),
             params=tree.zeros_like(params),
             updates=tree.zeros_like(params),
             diff_params_memory=jax.tree.map(memory, params),

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core.base import Transformation, init_inner, update_inner
+from gradtx.core.base import init_inner, update_inner
 from gradtx.core.compose import Container, Inner, Optimizer
 from gradtx.core.hyperparams import Flag, Positive
 from gradtx.core.tree import Tree, upcast
@@ -56,10 +56,6 @@ class cautious(Container):
                 f"cautious: inner is the optimizer {type(self.inner).__name__}, whose updates point against the "
                 "gradient: set flip_sign=True, or give its scaling stage alone"
             )
-
-    @property
-    def parts(self) -> tuple[Transformation, ...]:
-        return (self.inner,)
 
     def init_fn(self, params: Tree) -> Any:
         return init_inner(self.inner, params)

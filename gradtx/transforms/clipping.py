@@ -109,7 +109,7 @@ class clip_by_global_norm(GradientTransformation):
     "Largest L2 norm c of the whole tree; 1 is usual."
 
     def init_fn(self, params: Tree) -> ClipByGlobalNormState:
-        return ClipByGlobalNormState(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
+        return ClipByGlobalNormState(jnp.zeros((), jnp.float32), numerics.counter())
 
     def update_fn(self, updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, ClipByGlobalNormState]:
         norm, finite_norm = tree.norms(updates)

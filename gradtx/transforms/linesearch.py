@@ -172,7 +172,7 @@ class scale_by_backtracking_linesearch(GradientTransformation):
 
     def init_fn(self, params: Tree) -> ScaleByBacktrackingLinesearchState:
         dtype = scalar_dtype(params)
-        info = BacktrackingLinesearchInfo(jnp.zeros((), jnp.int32), jnp.zeros((), dtype))
+        info = BacktrackingLinesearchInfo(numerics.counter(), jnp.zeros((), dtype))
         grad = jax.tree.map(jnp.zeros_like, params) if self.store_grad else None
         return ScaleByBacktrackingLinesearchState(jnp.ones((), dtype), jnp.full((), jnp.inf, dtype), grad, info)
 
@@ -197,7 +197,7 @@ class scale_by_backtracking_linesearch(GradientTransformation):
             _, _, error, steps = search
             return (error > 0) & (steps < self.max_backtracking_steps)
 
-        first = evaluate(self._first_guess(last_rate), jnp.zeros((), jnp.int32))
+        first = evaluate(self._first_guess(last_rate), numerics.counter())
         rate, reached, error, steps = jax.lax.while_loop(goes_on, lambda s: evaluate(s[0] * shrink, s[3]), first)
         helps = (error <= 0) | (reached < value)
         rate, reached = jnp.where(helps, rate, 0), jnp.where(helps, reached, value)
@@ -320,7 +320,7 @@ class scale_by_zoom_linesearch(GradientTransformation):
 
     def init_fn(self, params: Tree) -> ScaleByZoomLinesearchState:
         dtype = scalar_dtype(params)
-        info = ZoomLinesearchInfo(jnp.zeros((), jnp.int32), jnp.zeros((), dtype), jnp.zeros((), dtype))
+        info = ZoomLinesearchInfo(numerics.counter(), jnp.zeros((), dtype), jnp.zeros((), dtype))
         grad = jax.tree.map(jnp.zeros_like, params)
         return ScaleByZoomLinesearchState(jnp.ones((), dtype), jnp.full((), jnp.inf, dtype), grad, info)
 
@@ -353,7 +353,7 @@ class scale_by_zoom_linesearch(GradientTransformation):
         guess = one if self.initial_guess_strategy == "one" else jnp.where(last_rate > 0, last_rate, one)
         no = jnp.zeros((), bool)
         return _Search(
-            steps=jnp.zeros((), jnp.int32),
+            steps=numerics.counter(),
             done=no,
             bracketed=no,
             low=start,

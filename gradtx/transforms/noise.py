@@ -71,7 +71,7 @@ class add_noise(GradientTransformation):
     "A seed or a key. Runs that should differ need different ones."
 
     def init_fn(self, params: Tree) -> AddNoiseState:
-        return AddNoiseState(jnp.zeros((), jnp.int32), jnp.array(_data(self.key), copy=True))
+        return AddNoiseState(numerics.counter(), jnp.array(_data(self.key), copy=True))
 
     def update_fn(self, updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, AddNoiseState]:
         count = numerics.increment(state.count)

@@ -86,7 +86,7 @@ class scale_by_learning_rate(GradientTransformation):
     "Whether to step against the updates (descent) or along them."
 
     def init_fn(self, params: Tree) -> ScaleByLearningRateState:
-        return ScaleByLearningRateState(jnp.zeros((), jnp.int32), jnp.asarray(self.learning_rate, jnp.float32))
+        return ScaleByLearningRateState(numerics.counter(), jnp.asarray(self.learning_rate, jnp.float32))
 
     def update_fn(self, updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, ScaleByLearningRateState]:
         signed = -self.learning_rate if self.flip_sign else self.learning_rate

@@ -172,7 +172,7 @@ class apply_every(GradientTransformation):
     "Length of the window."
 
     def init_fn(self, params: Tree) -> ApplyEveryState:
-        return ApplyEveryState(jnp.zeros((), jnp.int32), jax.tree.map(numerics.zeros, params))
+        return ApplyEveryState(numerics.counter(), jax.tree.map(numerics.zeros, params))
 
     def update_fn(self, updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, ApplyEveryState]:
         n = state.mini_step + 1

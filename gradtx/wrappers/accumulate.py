@@ -12,7 +12,7 @@ from gradtx.core.compose import Container, Inner
 from gradtx.core.hyperparams import DType, Flag, Interval, NonNegative
 from gradtx.core.spec import Spec, register
 from gradtx.core.tree import Tree
-from gradtx.wrappers.common import Function, counter, zeros_unless
+from gradtx.wrappers.common import Function, zeros_unless
 
 __all__ = ["MultiSteps", "MultiStepsState", "accumulate", "skip_large_updates", "skip_not_finite"]
 
@@ -24,7 +24,7 @@ def skip_not_finite(updates: Tree, gradient_step: Array, params: Tree) -> tuple[
     What it saw stands in `skip_state`: `should_skip`, and `num_not_finite`, the number of such elements.
     """
     counts = [jnp.sum(~jnp.isfinite(x), dtype=jnp.int32) for x in jax.tree.leaves(updates)]
-    total = jnp.sum(jnp.stack(counts)) if counts else jnp.zeros((), jnp.int32)
+    total = jnp.sum(jnp.stack(counts)) if counts else numerics.counter()
     return total > 0, {"num_not_finite": total, "should_skip": total > 0}
 
 
@@ -99,10 +99,6 @@ class accumulate(Container):
     "Dtype of the mean; by default that of the computation."
 
     @property
-    def parts(self) -> tuple[Transformation, ...]:
-        return (self.inner,)
-
-    @property
     def elementwise(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether no element decides over the others' gradients."""
         return self.should_skip_update_fn is None
@@ -129,9 +125,9 @@ class accumulate(Container):
 
     def init_fn(self, params: Tree) -> MultiStepsState:
         zeros = self._zeros(params)
-        _, skip_state = self._should_skip(zeros, counter(), params)
+        _, skip_state = self._should_skip(zeros, numerics.counter(), params)
         mean, skip_state = () if self._immediate else zeros, tree.cast_like(skip_state, skip_state)
-        return MultiStepsState(counter(), counter(), init_inner(self.inner, params), mean, skip_state)
+        return MultiStepsState(numerics.counter(), numerics.counter(), init_inner(self.inner, params), mean, skip_state)
 
     def update_fn(
         self, updates: Tree, state: MultiStepsState, params: Tree = None, **extra: Any

@@ -9,12 +9,12 @@ from jax import Array
 
 from gradtx.core import numerics, tree
 from gradtx.core.apply import apply_updates
-from gradtx.core.base import Transformation, init_inner, update_inner
+from gradtx.core.base import init_inner, update_inner
 from gradtx.core.compose import Container, Inner
 from gradtx.core.hyperparams import Decay, Flag, NonNegative, NonNegativeInt, PositiveInt
 from gradtx.core.masks import is_hidden
 from gradtx.core.tree import Tree
-from gradtx.wrappers.common import copy, counter, find
+from gradtx.wrappers.common import copy, find
 
 __all__ = ["ParamsAverageState", "ParamsEmaState", "eval_params", "params_average", "params_ema"]
 
@@ -87,16 +87,12 @@ class _Averaging(Container, abstract=True):
     touches_leaves = True
     inner: Any
 
-    @property
-    def parts(self) -> tuple[Transformation, ...]:
-        return (self.inner,)
-
     def _weight(self, count: Array) -> Array:
         """What part of the way the mean goes in the update number `count`; 1 in the first."""
         raise NotImplementedError
 
     def init_fn(self, params: Tree) -> Any:
-        return self.State(counter(), copy(params), init_inner(self.inner, params))
+        return self.State(numerics.counter(), copy(params), init_inner(self.inner, params))
 
     def update_fn(self, updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
         count, mean, inner_state = state

@@ -14,7 +14,7 @@ from jax import Array
 from gradtx.core import check, tree
 from gradtx.core.tree import Tree
 
-__all__ = ["Function", "all_finite", "choose", "copy", "counter", "find", "zeros_unless"]
+__all__ = ["Function", "all_finite", "choose", "copy", "find", "zeros_unless"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +56,6 @@ def all_finite(updates: Tree) -> Array:
     """Whether no element of any floating-point leaf is infinite or NaN."""
     verdicts = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(updates) if tree.is_inexact(x)]
     return functools.reduce(operator.and_, verdicts, jnp.asarray(True))
-
-
-def counter() -> Array:
-    """A counter at 0: int32[], in a buffer of its own, so that a state may be donated."""
-    return jnp.zeros((), jnp.int32)
 
 
 def copy(params: Tree) -> Tree:

@@ -8,14 +8,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import check, numerics, tree
-from gradtx.core.base import Transformation, init_inner, update_inner
+from gradtx.core.base import init_inner, update_inner
 from gradtx.core.compose import Container, Inner
 from gradtx.core.extras import Extras
 from gradtx.core.hyperparams import Flag, PositiveInt
 from gradtx.core.spec import Spec
 from gradtx.core.tree import Tree
 from gradtx.transforms.stateless import zero
-from gradtx.wrappers.common import Function, counter
+from gradtx.wrappers.common import Function
 
 __all__ = [
     "ConditionallyMaskState",
@@ -50,10 +50,6 @@ class _Conditional(Container, abstract=True):
     inner: Any
     should_transform_fn: Any
     forward_extra_args: bool
-
-    @property
-    def parts(self) -> tuple[Transformation, ...]:
-        return (self.inner,)
 
     @functools.cached_property
     def extras(self) -> Extras:
@@ -115,7 +111,7 @@ class conditionally_transform(_Conditional):
     "Whether the condition gets the extra arguments too."
 
     def init_fn(self, params: Tree) -> ConditionallyTransformState:
-        return ConditionallyTransformState(init_inner(self.inner, params), counter())
+        return ConditionallyTransformState(init_inner(self.inner, params), numerics.counter())
 
     def update_fn(
         self, updates: Tree, state: ConditionallyTransformState, params: Tree = None, **extra: Any
@@ -152,7 +148,7 @@ class conditionally_mask(_Conditional):
     "Whether the condition gets the extra arguments too."
 
     def init_fn(self, params: Tree) -> ConditionallyMaskState:
-        return ConditionallyMaskState(counter(), init_inner(self.inner, params))
+        return ConditionallyMaskState(numerics.counter(), init_inner(self.inner, params))
 
     def update_fn(
         self, updates: Tree, state: ConditionallyMaskState, params: Tree = None, **extra: Any

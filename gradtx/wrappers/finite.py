@@ -10,7 +10,7 @@ from gradtx.core.base import Transformation, init_inner, update_inner
 from gradtx.core.compose import Container, Inner
 from gradtx.core.hyperparams import NonNegativeInt, Positive, PositiveInt, Real
 from gradtx.core.tree import Tree
-from gradtx.wrappers.common import all_finite, choose, counter, find, zeros_unless
+from gradtx.wrappers.common import all_finite, choose, find, zeros_unless
 
 __all__ = [
     "ApplyIfFiniteState",
@@ -44,7 +44,7 @@ class if_finite(Container):
     It never gives up and lets one through. Without a limit it leaves them out for ever, and the counters in the state
     tell. With `max_consecutive_errors`, one more than that in a row ends the training: **every later update is zero**,
     finite gradients or not, and `notfinite_count` stays above the limit for the loop to see. To go on nevertheless,
-    set it to 0: `state._replace(notfinite_count=jnp.zeros((), jnp.int32))`.
+    set it to 0: `state._replace(notfinite_count=numerics.counter())`.
 
     Gradients are looked at, not the updates made of them. Other policies: `zero_nans` replaces single elements,
     `clip_by_global_norm` keeps a bad leaf from spoiling the others, `accumulate(..., should_skip_update_fn=...)`
@@ -68,12 +68,10 @@ class if_finite(Container):
     max_consecutive_errors: NonNegativeInt | None = None
     "How many gradients in a row may be left out before everything stops; `None` for no limit."
 
-    @property
-    def parts(self) -> tuple[Transformation, ...]:
-        return (self.inner,)
-
     def init_fn(self, params: Tree) -> ApplyIfFiniteState:
-        return ApplyIfFiniteState(counter(), jnp.asarray(True), counter(), init_inner(self.inner, params))
+        return ApplyIfFiniteState(
+            numerics.counter(), jnp.asarray(True), numerics.counter(), init_inner(self.inner, params)
+        )
 
     def update_fn(
         self, updates: Tree, state: ApplyIfFiniteState, params: Tree = None, **extra: Any
@@ -166,13 +164,11 @@ class dynamic_loss_scale(Container):
         if all(isinstance(bound, float) for bound in bounds) and bounds != sorted(bounds):
             raise ValueError(f"dynamic_loss_scale: min_scale ≤ init_scale ≤ max_scale must hold, got {bounds}")
 
-    @property
-    def parts(self) -> tuple[Transformation, ...]:
-        return (self.inner,)
-
     def init_fn(self, params: Tree) -> DynamicLossScaleState:
         scale = jnp.asarray(self.init_scale, jnp.float32)
-        return DynamicLossScaleState(scale, counter(), counter(), counter(), init_inner(self.inner, params))
+        return DynamicLossScaleState(
+            scale, numerics.counter(), numerics.counter(), numerics.counter(), init_inner(self.inner, params)
+        )
 
     def update_fn(
         self, updates: Tree, state: DynamicLossScaleState, params: Tree = None, **extra: Any

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import tree
-from gradtx.core.base import Transformation, init_inner, name_of, update_inner
+from gradtx.core.base import init_inner, name_of, update_inner
 from gradtx.core.compose import Container, Inner, is_elementwise
 from gradtx.core.tree import Tree
 
@@ -59,10 +59,6 @@ class flatten(Container):
             raise TypeError(
                 f"flatten: eval_params would find vectors in the state of {name}; wrap {name} around flatten"
             )
-
-    @property
-    def parts(self) -> tuple[Transformation, ...]:
-        return (self.inner,)
 
     def init_fn(self, params: Tree) -> FlattenState:
         return FlattenState(init_inner(self.inner, _ravel(params, params)))

@@ -66,7 +66,7 @@ class _Injecting(Container, abstract=True):
         return (self.made(start),)
 
     def init_fn(self, params: Tree) -> InjectStatefulHyperparamsState:
-        count, initial = jnp.zeros((), jnp.int32), self.initial()
+        count, initial = numerics.counter(), self.initial()
         values = {name: self._value(name, given, count) for name, given in initial.items()}
         clocks = {name: WrappedScheduleState(count) for name, given in initial.items() if is_schedule(given)}
         inner_state = init_inner(self.made(values), params)

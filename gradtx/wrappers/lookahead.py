@@ -7,12 +7,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import numerics, tree
-from gradtx.core.base import Transformation, init_inner, update_inner
+from gradtx.core.base import init_inner, update_inner
 from gradtx.core.compose import Container, Inner
 from gradtx.core.hyperparams import Flag, Fraction, PositiveInt
 from gradtx.core.tree import Tree
 from gradtx.wrappers.averaging import overlay
-from gradtx.wrappers.common import choose, copy, counter
+from gradtx.wrappers.common import choose, copy
 
 __all__ = ["LookaheadState", "lookahead"]
 
@@ -56,12 +56,8 @@ class lookahead(Container):
     reset_state: Flag = False
     "Whether the fast optimizer forgets its state when the slow weights move."
 
-    @property
-    def parts(self) -> tuple[Transformation, ...]:
-        return (self.fast_optimizer,)
-
     def init_fn(self, params: Tree) -> LookaheadState:
-        return LookaheadState(init_inner(self.fast_optimizer, params), counter(), copy(params))
+        return LookaheadState(init_inner(self.fast_optimizer, params), numerics.counter(), copy(params))
 
     def update_fn(
         self, updates: Tree, state: LookaheadState, params: Tree, **extra: Any

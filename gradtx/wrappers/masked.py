@@ -77,10 +77,6 @@ class masked(OnVisible):
     mask: Mask
     "The leaves to apply it to."
 
-    @property
-    def parts(self) -> tuple[Transformation, ...]:
-        return (self.inner,)
-
     def _visible(self, params: Tree) -> list[bool]:
         return mask_leaves("masked: mask", self.mask, params)
 

@@ -298,10 +298,6 @@ class trainable(OnVisible):
     mask: Mask
     "The leaves to train."
 
-    @property
-    def parts(self) -> tuple[Transformation, ...]:
-        return (self.inner,)
-
     def _visible(self, params: Tree) -> list[bool]:
         return mask_leaves("trainable: mask", self.mask, params)
 
@@ -320,10 +316,6 @@ class selective_transform(OnVisible):
     "The transformation of the leaves to train."
     freeze_mask: Mask
     "The leaves to freeze."
-
-    @property
-    def parts(self) -> tuple[Transformation, ...]:
-        return (self.optimizer,)
 
     def _visible(self, params: Tree) -> list[bool]:
         return [not frozen for frozen in mask_leaves("selective_transform: freeze_mask", self.freeze_mask, params)]

@@ -9,7 +9,6 @@ from gradtx.core import check, numerics, tree
 from gradtx.core.base import GradientTransformation
 from gradtx.core.hyperparams import Fraction, NonNegative, NonNegativeInt, PositiveInt, Real
 from gradtx.core.tree import Tree
-from gradtx.wrappers.common import counter
 
 __all__ = ["ReduceLROnPlateauState", "reduce_on_plateau"]
 
@@ -71,7 +70,7 @@ class reduce_on_plateau(GradientTransformation):
 
     def init_fn(self, params: Tree) -> ReduceLROnPlateauState:
         one, best, mean = (jnp.full((), x, jnp.float32) for x in (1, jnp.inf, 0))
-        return ReduceLROnPlateauState(one, best, counter(), counter(), counter(), mean)
+        return ReduceLROnPlateauState(one, best, numerics.counter(), numerics.counter(), numerics.counter(), mean)
 
     def update_fn(
         self, updates: Tree, state: ReduceLROnPlateauState, params: Tree = None, *, value: Any

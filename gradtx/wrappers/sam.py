@@ -10,12 +10,13 @@ from jax import Array
 
 from gradtx.core import tree
 from gradtx.core.apply import apply_updates
-from gradtx.core.base import EmptyState, GradientTransformation, Transformation, init_inner, update_inner
+from gradtx.core.base import EmptyState, GradientTransformation, init_inner, update_inner
 from gradtx.core.compose import Container, Inner
 from gradtx.core.extras import Extras
 from gradtx.core.hyperparams import Flag, NonNegative, PositiveInt
+from gradtx.core.numerics import counter
 from gradtx.core.tree import Tree
-from gradtx.wrappers.common import choose, copy, counter
+from gradtx.wrappers.common import choose, copy
 
 __all__ = ["SAMState", "sam", "sharpness_step"]
 
@@ -109,10 +110,6 @@ class sam(Container):
     "Whether the adversary begins anew after each step of the optimizer."
     opaque_mode: Flag = False
     "Whether one call does everything, with `grad_fn`."
-
-    @property
-    def parts(self) -> tuple[Transformation, ...]:
-        return (self.optimizer, self.adv_optimizer)
 
     @functools.cached_property
     def extras(self) -> Extras:

@@ -8,12 +8,12 @@ import numpy as np
 from jax import Array
 
 from gradtx.core import numerics, tree
-from gradtx.core.base import Transformation, init_inner, update_inner
+from gradtx.core.base import init_inner, update_inner
 from gradtx.core.compose import Container, Inner
 from gradtx.core.hyperparams import DType, Flag, NonNegative, Rate, Real
 from gradtx.core.tree import Tree
 from gradtx.wrappers.averaging import eval_params, overlay
-from gradtx.wrappers.common import copy, counter
+from gradtx.wrappers.common import copy
 
 __all__ = ["ScheduleFreeState", "schedule_free", "schedule_free_eval_params"]
 
@@ -82,15 +82,11 @@ class schedule_free(Container):
     base_at_z: Flag = False
     "Whether the base optimizer is shown z for the parameters, and decays that, rather than y."
 
-    @property
-    def parts(self) -> tuple[Transformation, ...]:
-        return (self.base_optimizer,)
-
     def init_fn(self, params: Tree) -> ScheduleFreeState:
         z = jax.tree.map(lambda x: x.astype(self.state_dtype or x.dtype), copy(params))
         b1, weight_sum, max_lr = (jnp.asarray(x, jnp.float32) for x in (self.b1, 0, 0))
         base_state = init_inner(self.base_optimizer, params)
-        return ScheduleFreeState(b1, weight_sum, counter(), max_lr, base_state, z)
+        return ScheduleFreeState(b1, weight_sum, numerics.counter(), max_lr, base_state, z)
 
     def update_fn(
         self, updates: Tree, state: ScheduleFreeState, params: Tree, **extra: Any
