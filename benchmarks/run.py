@@ -164,9 +164,7 @@ def compare_compilation() -> None:
             middle = time.perf_counter()
             lowered.compile()
             end = time.perf_counter()
-            print(
-                f"{library.__name__:12}{leaves:6} leaves{middle - start:8.2f} s lower{end - middle:8.2f} s compile"
-            )
+            print(f"{library.__name__:12}{leaves:6} leaves{middle - start:8.2f} s lower{end - middle:8.2f} s compile")
 
 
 def main() -> None:
