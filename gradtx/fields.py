@@ -90,7 +90,7 @@ def _entries(node: Any) -> Iterator[tuple[Any, str, Any]]:
 def _is_state(x: Any) -> bool:
     """Whether `x` is a state, or a collection of states: by their classes' names, which all end alike."""
     if hasattr(x, "_fields"):
-        return type(x).__name__.endswith("State")
+        return type(x).__name__.endswith(("State", "Info"))
     children = list(x.values()) if isinstance(x, Mapping) else x
     return isinstance(children, tuple | list) and bool(children) and all(map(_is_state, children))
 

@@ -382,7 +382,9 @@ def _is_real_dtype(dtype: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     """Whether a value may be injected: a float or an array; whole numbers shape the program."""
-    return isinstance(value, float | np.floating | Array | np.ndarray)
+    if isinstance(value, Array | np.ndarray):
+        return not jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    return isinstance(value, float | np.floating)
 
 
 def _check_dtype(where: str, dtype: Any) -> None:
