@@ -22,7 +22,9 @@ ROOMS = {
     "schedules": "Schedules",
     "core": "Core",
     "io": "Interoperation",
+    "tools": "States, trees and small things",
 }
+TOOLS = ("gradtx.state", "gradtx.tree", "gradtx.compat")  # modules outside the rooms
 
 
 def write_reference(folder: Path) -> None:
@@ -34,6 +36,8 @@ def write_reference(folder: Path) -> None:
 
 def modules(room: str) -> list[Any]:
     """The modules of a room, by name."""
+    if room == "tools":
+        return [importlib.import_module(name) for name in TOOLS]
     package = importlib.import_module(f"gradtx.{room}")
     names = sorted(info.name for info in pkgutil.iter_modules(package.__path__))
     return [importlib.import_module(f"gradtx.{room}.{name}") for name in names]
@@ -42,7 +46,8 @@ def modules(room: str) -> list[Any]:
 def section(module: Any) -> str:
     """A module: its docstring, and what it defines and makes public."""
     public = [getattr(module, name) for name in getattr(module, "__all__", [])]
-    own = [item for item in public if getattr(item, "__module__", None) == module.__name__]
+    own = [item for item in public if getattr(item, "__module__", "").startswith("gradtx")]
+    own = [item for item in own if item.__module__ == module.__name__ or module.__name__ in TOOLS]
     return f"## {module.__name__}\n\n{inspect.getdoc(module)}\n\n" + "\n".join(map(entry, own))
 
 
