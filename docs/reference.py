@@ -44,28 +44,30 @@ def modules(room: str) -> list[Any]:
 
 
 def section(module: Any) -> str:
-    """A module: its docstring, and what it defines and makes public."""
-    public = [getattr(module, name) for name in getattr(module, "__all__", [])]
-    own = [item for item in public if getattr(item, "__module__", "").startswith("gradtx")]
-    own = [item for item in own if item.__module__ == module.__name__ or module.__name__ in TOOLS]
-    return f"## {module.__name__}\n\n{inspect.getdoc(module)}\n\n" + "\n".join(map(entry, own))
+    """A module: its docstring, and what it makes public."""
+    entries = [
+        entry(name, getattr(module, name))
+        for name in getattr(module, "__all__", [])
+        if getattr(getattr(module, name), "__module__", "").startswith("gradtx")
+    ]
+    return f"## {module.__name__}\n\n{inspect.getdoc(module)}\n\n" + "\n".join(entries)
 
 
-def entry(item: Any) -> str:
+def entry(name: str, item: Any) -> str:
     """A class or function: its signature, docstring, and table of hyper-parameters."""
-    parts = [f"### {item.__name__}", signature(item), markdown(inspect.getdoc(item) or "")]
+    parts = [f"### {name}", signature(name, item), markdown(inspect.getdoc(item) or "")]
     if inspect.isclass(item) and issubclass(item, Spec) and item.__dict__.get("__dataclass_fields__"):
         parts.append(table(item))
     return "\n\n".join(parts) + "\n"
 
 
-def signature(item: Any) -> str:
+def signature(name: str, item: Any) -> str:
     """How it is called, without annotations."""
     try:
         parameters = [p.replace(annotation=p.empty) for p in inspect.signature(item).parameters.values()]
     except ValueError:
         return ""
-    return f"```python\n{item.__name__}{inspect.Signature(parameters)}\n```"
+    return f"```python\n{name}{inspect.Signature(parameters)}\n```"
 
 
 def markdown(docstring: str) -> str:
