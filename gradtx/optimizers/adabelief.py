@@ -42,7 +42,6 @@ class scale_by_belief(Leafwise):
     State = ScaleByBeliefState
 
     b1: Decay = scale_by_adam.b1
-    "Decay rate of the first moment."
     b2: Decay = scale_by_adam.b2
     "Decay rate of the second moment."
     eps: NonNegative = 1e-16
@@ -50,7 +49,6 @@ class scale_by_belief(Leafwise):
     eps_root: NonNegative = 1e-16
     "Added to s at every update."
     nesterov: Flag = scale_by_adam.nesterov
-    "Whether to look one step ahead."
     rectify: Flag = False
     "Whether to rectify the update as RAdam does."
 

@@ -204,13 +204,10 @@ class scale_by_amsgrad(Leafwise):
     State = ScaleByAmsgradState
 
     b1: Decay = scale_by_adam.b1
-    "Decay rate of the first moment."
     b2: Decay = scale_by_adam.b2
     "Decay rate of the second moment."
     eps: NonNegative = scale_by_adam.eps
-    "Added to the denominator, outside the root."
     eps_root: NonNegative = scale_by_adam.eps_root
-    "Added inside the root."
     mu_dtype: DType | None = scale_by_adam.mu_dtype
     "Dtype of the first moment; by default that of the computation."
     bias_correction_mu: Flag = True
@@ -220,7 +217,6 @@ class scale_by_amsgrad(Leafwise):
     correct_maximum: Flag = False
     "Whether to do that to the maximum rather than before it."
     eps_hat: Flag = scale_by_adam.eps_hat
-    "Whether ε is added to the root before its bias correction."
 
     def init_leaf(self, param: Array) -> tuple[Array, Array, Array]:
         return zeros(param, self.mu_dtype), jnp.real(zeros(param)), jnp.real(zeros(param))

@@ -66,7 +66,6 @@ class lars(Optimizer):
     momentum: Fraction = 0.9
     "μ."
     nesterov: Flag = trace.nesterov
-    "Whether to look one step ahead."
 
     def expand(self) -> chain:
         trust = scale_by_trust_ratio(trust_coefficient=self.trust_coefficient, eps=self.eps)

@@ -60,9 +60,7 @@ class scale_by_nadam(Leafwise):
     b2: Decay = scale_by_adam.b2
     "Decay rate of the second moment."
     eps: NonNegative = scale_by_adam.eps
-    "Added to the denominator, outside the root."
     eps_root: NonNegative = scale_by_adam.eps_root
-    "Added inside the root."
     mu_dtype: DType | None = scale_by_adam.mu_dtype
     "Dtype of the first moment; by default that of the computation."
     momentum_decay: NonNegative = 4e-3
@@ -128,7 +126,6 @@ class nadamw(Optimizer):
     mask: Mask = None
     "The leaves to decay, all by default; usually not biases and norms."
     momentum_decay: NonNegative | None = nadam.momentum_decay
-    "ψ of the momentum's schedule; `None` for a constant momentum."
 
     def expand(self) -> chain:
         return chain(
@@ -169,13 +166,10 @@ class scale_by_algoperf_nadam(Leafwise):
     State = ScaleByAlgoperfNadamState
 
     b1: Decay = scale_by_adam.b1
-    "Decay rate of the first moment."
     b2: Decay = scale_by_adam.b2
     "Decay rate of the second moment."
     eps: NonNegative = scale_by_adam.eps
-    "Added to the denominator, outside the root."
     eps_root: NonNegative = scale_by_adam.eps_root
-    "Added inside the root."
     mu_dtype: DType | None = scale_by_adam.mu_dtype
     "Dtype of the first moment; by default that of the computation."
 

@@ -23,7 +23,6 @@ class noisy_sgd(Optimizer):
     gamma: NonNegative = 0.55
     "Exponent γ of its fall."
     key: Key = add_noise.key
-    "A seed or a key. Runs that should differ need different ones."
 
     def expand(self) -> chain:
         return chain(add_noise(self.eta, self.gamma, self.key), scale_by_learning_rate(self.learning_rate))

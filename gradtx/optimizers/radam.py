@@ -44,17 +44,13 @@ class scale_by_radam(Leafwise):
     State = ScaleByRadamState
 
     b1: Decay = scale_by_adam.b1
-    "Decay rate of the first moment."
     b2: Decay = scale_by_adam.b2
     "Decay rate of the second moment."
     eps: NonNegative = scale_by_adam.eps
-    "Added to the denominator, outside the root."
     eps_root: NonNegative = scale_by_adam.eps_root
-    "Added inside the root."
     threshold: NonNegative = 5.0
     "The smallest ρ at which to rectify; 4 in the paper, 5 in the authors' code."
     nesterov: Flag = scale_by_adam.nesterov
-    "Whether to look one step ahead."
 
     def init_leaf(self, param: Array) -> tuple[Array, Array]:
         return zeros(param), jnp.real(zeros(param))

@@ -90,7 +90,6 @@ class scale_by_stddev(Leafwise):
     initial_scale: NonNegative = scale_by_rms.initial_scale
     "v before the first update."
     eps_in_sqrt: Flag = scale_by_rms.eps_in_sqrt
-    "Whether ε stands inside the root."
     bias_correction: Flag = scale_by_rms.bias_correction
     "Whether to divide the variance by 1 − βᵗ first; meant for an `initial_scale` of 0."
 

@@ -43,7 +43,6 @@ class schedule_free_sgd(Optimizer):
     warmup_steps: NonNegativeInt | None = None
     "Steps until η is reached: the first step has η / W, the W-th has η."
     b1: Interpolation = schedule_free.b1
-    "β; 0.9 to 0.98. It takes the place of momentum."
     weight_decay: NonNegative | None = None
     "λ, multiplied by the learning rate."
     weight_lr_power: NonNegative = schedule_free.weight_lr_power
@@ -68,7 +67,6 @@ class schedule_free_adamw(Optimizer):
     warmup_steps: NonNegativeInt | None = None
     "Steps until η is reached: the first step has η / W, the W-th has η. A warm-up is advised."
     b1: Interpolation = schedule_free.b1
-    "β; 0.9 to 0.98. It takes the place of momentum."
     b2: Decay = scale_by_adam.b2
     eps: NonNegative = scale_by_adam.eps
     weight_decay: NonNegative = 0.0
@@ -105,7 +103,6 @@ class scale_by_rectified_rms(Leafwise):
     decay: Decay = scale_by_adam.b2
     "β."
     eps: NonNegative = scale_by_adam.eps
-    "Added to the denominator, outside the root."
 
     def init_leaf(self, param: Array) -> tuple[Array]:
         return (jnp.real(zeros(param)),)
@@ -158,7 +155,6 @@ class schedule_free_radam(Optimizer):
     learning_rate: Rate = schedule_free_adamw.learning_rate
     "η."
     b1: Interpolation = schedule_free.b1
-    "β; 0.9 to 0.98. It takes the place of momentum."
     b2: Decay = scale_by_adam.b2
     eps: NonNegative = scale_by_adam.eps
     weight_decay: NonNegative = 0.0
