@@ -37,6 +37,8 @@ class clip(Leafwise):
     "Largest magnitude of an element; 0.5 and 1 are usual."
 
     def leaf(self, g: Array) -> Array:
+        if jnp.iscomplexobj(g):
+            raise TypeError("clip: complex numbers have no order; clip_by_norm bounds a leaf's size")
         return jnp.clip(g, -self.max_delta, self.max_delta)
 
 
