@@ -692,3 +692,107 @@ class TestApplyUpdates:
 
     def test_under_jit(self):
         same(jax.jit(gradtx.apply_updates)(PARAMS, GRADS), gradtx.apply_updates(PARAMS, GRADS))
+
+
+# Buffers and devices.
+
+
+RATE = jnp.asarray(0.1, jnp.float32)
+
+
+WRAPPERS = {
+    "bare": lambda tx: tx,
+    "if_finite": gradtx.if_finite,
+    "dynamic_loss_scale": gradtx.dynamic_loss_scale,
+    "accumulate": lambda tx: gradtx.accumulate(tx, 2),
+    "params_ema": lambda tx: gradtx.params_ema(tx, 0.9),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS.keys())
+@pytest.mark.parametrize("rate", [0.1, RATE, gradtx.linear_schedule(0.1, 0.0, 5)], ids=["number", "array", "schedule"])
+@pytest.mark.parametrize("inject", [lambda tx: tx, gradtx.inject_hyperparams], ids=["plain", "injected"])
+def test_a_fresh_state_shares_no_buffer(wrap, rate, inject):
+    """Not with the parameters, nor with an array that was given, nor with itself: it may be donated."""
+    tx = wrap(inject(gradtx.adam(rate)))
+    params = {"w": jnp.ones(3)}
+    state = tx.init(params)
+    leaves = [leaf for leaf in jax.tree.leaves((state, params, RATE)) if leaf.size]
+    assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)
+    donated = jax.jit(tx.update, donate_argnums=(1, 2))
+    donated(jax.tree.map(jnp.copy, params), state, params)
+    assert float(RATE) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        gradtx.sgd(0.1),
+        gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(0.1)),
+        gradtx.accumulate(gradtx.sgd(0.1), 2),
+    ],
+    ids=repr,
+)
+def test_a_state_of_each_device_goes_through_a_scan(tx):
+    """In `shard_map`, what an update puts into the state varies over the devices as what it takes out of it."""
+    mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec("x")
+    params = jnp.arange(8.0).reshape(2, 4)
+    state = jax.tree.map(lambda x: jnp.stack([x, x]), tx.init(params[0]))
+
+    def steps(params, state):
+        own, params = jax.tree.map(lambda x: x[0], state), params[0]
+        own, _ = jax.lax.scan(lambda s, _: (tx.update(params, s, params)[1], None), own, length=3)
+        return jax.tree.map(lambda x: x[None], own)
+
+    together = jax.shard_map(steps, mesh=mesh, in_specs=spec, out_specs=spec)(params, state)
+    for i in range(2):
+        alone = tx.init(params[i])
+        for _ in range(3):
+            _, alone = tx.update(params[i], alone, params[i])
+        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-6, atol=1e-6), together, alone)
+
+
+def test_fields_of_other_types_are_other_values():
+    class shift(gradtx.Leafwise, name="test_core.shift"):
+        by: object = None
+
+        def leaf(self, g):
+            return g + 1 if self.by is True else g + 2
+
+    one, true = shift(1), shift(True)
+    assert one != true
+    grads = jnp.zeros(1)
+    assert float(one.update(grads, one.init(grads))[0][0]) == 2
+    assert float(true.update(grads, true.init(grads))[0][0]) == 1
+    with pytest.raises(TypeError, match=r"shift: by is a mutable ndarray: give a JAX array or a tuple"):
+        shift(np.ones(3))
+
+
+def test_a_leafwise_that_does_not_fit_its_state_is_refused_where_it_is_defined():
+    class OneSlot(NamedTuple):
+        slot: Array
+
+    with pytest.raises(TypeError, match=r"odd: leaf must take, after g, one parameter for each slot of OneSlot"):
+
+        class odd(gradtx.Leafwise, name="test_core.odd"):
+            State = OneSlot
+
+            def leaf(self, g):
+                return g
+
+    with pytest.raises(TypeError, match="timeless: leaf asks for t: add the field count to OneSlot"):
+
+        class timeless(gradtx.Leafwise, name="test_core.timeless"):
+            State = OneSlot
+
+            def leaf(self, g, slot, *, t):
+                return g * t, slot
+
+    with pytest.raises(TypeError, match="plain: State must be a NamedTuple"):
+
+        class plain(gradtx.Leafwise, name="test_core.plain"):
+            State = dict
+
+            def leaf(self, g):
+                return g

@@ -115,7 +115,7 @@ class GradientTransformation(Spec, abstract=True):
         Raises:
             TypeError: a leaf is not a floating-point array.
         """
-        return init_inner(self, params)
+        return _with_own_buffers(init_inner(self, params), (params, self._flat[0]))
 
     def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
         """Transform one step's gradients: `(updates, new_state)`, the updates in the parameters' dtypes.
@@ -242,6 +242,19 @@ def update_inner(
         check.same_structure(f"{name_of(tx)}: the {what} that came out", new, old, f"the {what} that went in")
         check.same_shapes(f"{name_of(tx)}: the {what} that came out", new, old, "what went in")
     return new_updates, tree.cast_like(new_state, state)
+
+
+def _with_own_buffers(state: Any, others: Any) -> Any:
+    """The state with copies where an array occurs twice, or in `others`: what is donated must not be aliased."""
+    seen = {id(leaf) for leaf in jax.tree.leaves(others)}
+
+    def own(leaf: Any) -> Any:
+        if id(leaf) in seen and isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer):
+            leaf = jnp.copy(leaf)
+        seen.add(id(leaf))
+        return leaf
+
+    return jax.tree.map(own, state)
 
 
 def _pair(tx: Any, result: Any) -> tuple[Tree, Any]:

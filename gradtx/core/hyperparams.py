@@ -49,12 +49,14 @@ class Kind(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Anything:
-    """No check."""
+    """Anything that is hashable."""
 
     example: Any = None
     numeric: bool = False
 
     def convert(self, where: str, value: Any) -> Any:
+        if isinstance(value, np.ndarray | set):
+            raise TypeError(f"{where} is a mutable {type(value).__name__}: give a JAX array or a tuple")
         return value
 
 

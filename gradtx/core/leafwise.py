@@ -1,6 +1,7 @@
 """A formula on one array, lifted to trees."""
 
 import functools
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -46,8 +47,13 @@ class Leafwise(GradientTransformation, abstract=True):
     "What `leaf` may ask for besides extra arguments."
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
+        fields = getattr(cls.State, "_fields", None)
+        if fields is None:
+            raise TypeError(f"{cls.__name__}: State must be a NamedTuple with a field for each slot, got {cls.State}")
+        cls.slots = tuple(name for name in fields if name != "count")
+        if cls.leaf is not Leafwise.leaf:
+            _check_leaf(cls, fields)
         super().__init_subclass__(**kwargs)
-        cls.slots = tuple(name for name in getattr(cls.State, "_fields", ()) if name != "count")
 
     def leaf(self, g: Array, *slots: Any, **context: Any) -> Any:
         """The formula: `(update, *new_slots)`, or just the update where there are no slots."""
@@ -123,6 +129,21 @@ class Leafwise(GradientTransformation, abstract=True):
     @functools.cached_property
     def extras(self) -> Extras:
         return Extras.of(self.leaf, skip=1 + len(self.slots), context=self.context)
+
+
+def _check_leaf(cls: type[Leafwise], fields: tuple[str, ...]) -> None:
+    """Refuse a formula whose parameters do not fit the state."""
+    state = getattr(cls.State, "__name__", "State")
+    parameters = inspect.signature(cls.leaf).parameters.values()
+    positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD][2:]  # after self and g
+    starred = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    if not starred and len(positional) != len(cls.slots):
+        raise TypeError(
+            f"{cls.__name__}: leaf must take, after g, one parameter for each slot of {state} "
+            f"({', '.join(cls.slots) or 'it has none'}), and all else after a star; it takes {', '.join(positional)}"
+        )
+    if any(p.name == "t" and p.kind is p.KEYWORD_ONLY for p in parameters) and "count" not in fields:
+        raise TypeError(f"{cls.__name__}: leaf asks for t: add the field count to {state}")
 
 
 @functools.partial(jax.jit, static_argnums=2)

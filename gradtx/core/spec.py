@@ -159,7 +159,13 @@ class Spec:
 
 @functools.cache
 def _field_kinds(cls: type[Spec]) -> Mapping[str, Kind]:
-    hints = typing.get_type_hints(cls, include_extras=True)
+    try:
+        hints = typing.get_type_hints(cls, include_extras=True)
+    except NameError as error:
+        raise NameError(
+            f"{cls.__name__}: {error} in the annotation of a hyper-parameter; define it at the top of the module, or "
+            "leave out `from __future__ import annotations`"
+        ) from None
     return {field.name: kind_of(hints[field.name]) for field in dataclasses.fields(cls)}  # pyright: ignore
 
 
@@ -174,14 +180,15 @@ class _Skeleton:
 
     def __hash__(self) -> int:
         if self.hash is None:
-            self.hash = hash((self.cls, self.treedef, self.statics))
+            self.hash = hash(self._parts)
         return self.hash
 
+    @property
+    def _parts(self) -> tuple[Any, ...]:
+        return self.cls, self.treedef, self.statics, tuple(map(type, self.statics))  # 1 == 1.0 == True
+
     def __eq__(self, other: object) -> bool:
-        return self is other or (
-            isinstance(other, _Skeleton)
-            and (self.cls, self.treedef, self.statics) == (other.cls, other.treedef, other.statics)
-        )
+        return self is other or (isinstance(other, _Skeleton) and self._parts == other._parts)
 
     def __repr__(self) -> str:
         return self.cls.__name__

@@ -5,6 +5,7 @@ import operator
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -71,8 +72,21 @@ def promote(tree: Tree, like: Tree) -> Tree:
 
 
 def cast_like(tree: Tree, like: Tree) -> Tree:
-    """Every leaf as a strong array of the dtype of its fellow in `like`."""
-    return jax.tree.map(lambda x, other: _cast(x, dtype_of(other)), tree, like)
+    """Every leaf as a strong array of the dtype of its fellow in `like`; in `shard_map`, varying where that varies."""
+    return jax.tree.map(lambda x, other: _varying_like(_cast(x, dtype_of(other)), other), tree, like)
+
+
+def _varying_like(x: Any, other: Any) -> Any:
+    missing = _varying_axes(other) - _varying_axes(x)
+    return jax.lax.pcast(x, tuple(missing), to="varying") if missing else x
+
+
+def _varying_axes(x: Any) -> frozenset[Any]:
+    """The mesh axes of a surrounding `shard_map` along which the devices' values may differ."""
+    if not isinstance(x, jax.core.Tracer):
+        return frozenset()
+    kind = jax.typeof(x)
+    return frozenset(getattr(getattr(kind, "mat", kind), "varying", getattr(kind, "vma", ())))
 
 
 def strong(tree: Tree) -> Tree:
