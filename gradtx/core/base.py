@@ -254,7 +254,9 @@ def _with_own_buffers(state: Any, others: Any) -> Any:
         seen.add(id(leaf))
         return leaf
 
-    return jax.tree.map(own, state)
+    leaves, treedef = jax.tree.flatten(state)
+    owned = [own(leaf) for leaf in leaves]
+    return state if all(a is b for a, b in zip(owned, leaves, strict=True)) else treedef.unflatten(owned)
 
 
 def _pair(tx: Any, result: Any) -> tuple[Tree, Any]:
