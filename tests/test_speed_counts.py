@@ -24,9 +24,10 @@ ONE_PASS = {
     "adam": gradtx.adam(1e-3),
     "adamw": gradtx.adamw(1e-3),
     "amsgrad": gradtx.amsgrad(1e-3),
+    "lion": gradtx.lion(1e-4),
 }
-TWO_PASSES = {"lion": gradtx.lion(1e-4), "lamb": gradtx.lamb(1e-3), "adafactor": gradtx.adafactor(1e-2)}
-"Lion's update and momentum both need the old momentum, the others a norm of the update before it is applied."
+TWO_PASSES = {"lamb": gradtx.lamb(1e-3), "adafactor": gradtx.adafactor(1e-2)}
+"They need a norm of the update before it is applied."
 
 
 @functools.cache
@@ -71,7 +72,7 @@ BYTES = {
     "adam": (40, 48),
     "adamw": (40, 48),
     "amsgrad": (52, 60),
-    "lion": (36, 44),
+    "lion": (28, 36),
     "lamb": (69, 77),
     "adafactor": (53, 61),
 }

@@ -280,13 +280,13 @@ def _outermost_update(
 _compiled_update = jax.jit(_outermost_update)
 
 
+_AT_HAND = (jax.Array, np.ndarray, np.generic, float, int, complex)
+
+
 def _concrete(arguments: Any) -> bool:
     """Whether everything is an array or number at hand, so that the call may be compiled as it stands."""
-    return all(
-        isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int | complex)
-        and not isinstance(leaf, jax.core.Tracer)
-        for leaf in jax.tree.leaves(arguments)
-    )
+    kinds = set(map(type, jax.tree.leaves(arguments)))  # few, however many the leaves
+    return all(issubclass(kind, _AT_HAND) and not issubclass(kind, jax.core.Tracer) for kind in kinds)
 
 
 def name_of(tx: Any) -> str:

@@ -58,7 +58,7 @@ def extras_of(tx: Any) -> Extras:
 
 def refuse_unknown(name: str, extras: Extras, extra: Mapping[str, Any]) -> None:
     """Refuse names that nothing in the transformation `name` takes."""
-    if extras.open:
+    if extras.open or not extra:
         return
     known = sorted({*extras.known, *STANDARD_EXTRAS})
     for argument in extra:

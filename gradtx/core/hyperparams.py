@@ -5,6 +5,7 @@ number of updates made so far to a number. Concrete numbers are checked when the
 """
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -14,12 +15,15 @@ import jax
 import jax.core
 import numpy as np
 
+from gradtx.core.check import describe
+
 __all__ = [
     "Choice",
     "DType",
     "Decay",
     "Flag",
     "Fraction",
+    "Function",
     "Interval",
     "NonNegative",
     "NonNegativeInt",
@@ -165,6 +169,23 @@ class Boolean:
         if not isinstance(value, bool | np.bool_):
             raise TypeError(f"{where} must be True or False, got {_describe(value)}")
         return bool(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Function:
+    """The kind of a hyper-parameter that is a function; `signature` is for the message."""
+
+    signature: str
+    example: Any = None
+    numeric: bool = dataclasses.field(default=False, init=False)
+
+    def convert(self, where: str, value: Any) -> Any:
+        """The function; a partial of a class is called, so that `partial(skip_large_updates, ...)` is as in optax."""
+        if isinstance(value, functools.partial) and isinstance(value.func, type):
+            return value()
+        if not callable(value) or isinstance(value, type):
+            raise TypeError(f"{where} must be a function {self.signature}, got {describe(value)}")
+        return value
 
 
 class Choice:

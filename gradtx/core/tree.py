@@ -2,6 +2,7 @@
 
 import functools
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -209,3 +210,8 @@ def _sum_of_squares(leaves: list[Array]) -> Array:
 def _add(terms: list[Array]) -> Array:
     widest = max((x.dtype for x in terms), key=lambda dtype: dtype.itemsize)
     return functools.reduce(operator.add, [x.astype(widest) for x in terms])
+
+
+def find(state: Any, wanted: Callable[[Any], bool]) -> list[Any]:
+    """The outermost nodes of a nested state that `wanted` says yes to, in order."""
+    return [node for node in jax.tree.leaves(state, is_leaf=wanted) if wanted(node)]

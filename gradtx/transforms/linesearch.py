@@ -497,8 +497,7 @@ def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., tup
 
 def _find(state: Any) -> Any:
     kinds = (ScaleByZoomLinesearchState, ScaleByBacktrackingLinesearchState)
-    nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, kinds))
-    found = [node for node in nodes if isinstance(node, kinds)]
+    found = tree.find(state, lambda node: isinstance(node, kinds))
     if len(found) != 1:
         raise ValueError(f"value_and_grad_from_state: expected the state of one line search, found {len(found)}")
     if found[0].grad is None:

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core import check, numerics
+from gradtx.core import numerics
 from gradtx.core.base import EmptyState, GradientTransformation
-from gradtx.core.hyperparams import PositiveInt
+from gradtx.core.hyperparams import Function, PositiveInt
 from gradtx.core.leafwise import Leafwise
 from gradtx.core.spec import register
 from gradtx.core.tree import Tree, dtype_of
@@ -37,19 +37,7 @@ def negate(updates: Tree, params: Tree = None) -> Tree:
     return jax.tree.map(jnp.negative, updates)
 
 
-class FunctionKind:
-    """A function, kept as it is; known to configs if registered (`gradtx.register`)."""
-
-    example = staticmethod(negate)
-    numeric = False
-
-    def convert(self, where: str, value: Any) -> Any:
-        if not callable(value) or isinstance(value, type | jax.Array | GradientTransformation):
-            raise TypeError(f"{where} must be a function of updates and parameters, got {check.describe(value)}")
-        return value
-
-
-Function = Annotated[Callable[..., Any], FunctionKind()]
+UpdateFunction = Annotated[Callable[..., Any], Function("of updates and parameters", negate)]
 "A function of the updates and the parameters."
 
 
@@ -65,7 +53,7 @@ class stateless(GradientTransformation):
     Array([1.5], dtype=float32)
     """
 
-    f: Function
+    f: UpdateFunction
     "The function; registered (`gradtx.register`), it goes to JSON and back."
 
     def update_fn(self, updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, EmptyState]:
@@ -80,7 +68,7 @@ class stateless_with_tree_map(GradientTransformation):
     θ is `None` if `update` was called without parameters.
     """
 
-    f: Function
+    f: UpdateFunction
     "The function; registered (`gradtx.register`), it goes to JSON and back."
 
     def update_fn(self, updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, EmptyState]:

@@ -9,10 +9,10 @@ from jax import Array
 from gradtx.core import check, numerics, tree
 from gradtx.core.base import Transformation, init_inner, update_inner
 from gradtx.core.compose import Container, Inner
-from gradtx.core.hyperparams import DType, Flag, Interval, NonNegative
+from gradtx.core.hyperparams import DType, Flag, Function, Interval, NonNegative
 from gradtx.core.spec import Spec, register
 from gradtx.core.tree import Tree
-from gradtx.wrappers.common import Function, zeros_unless
+from gradtx.wrappers.common import zeros_unless
 
 __all__ = ["MultiSteps", "MultiStepsState", "accumulate", "skip_large_updates", "skip_not_finite"]
 

@@ -14,7 +14,7 @@ from gradtx.core.compose import Container, Inner
 from gradtx.core.hyperparams import Decay, Flag, NonNegative, NonNegativeInt, PositiveInt
 from gradtx.core.masks import is_hidden
 from gradtx.core.tree import Tree
-from gradtx.wrappers.common import copy, find
+from gradtx.wrappers.common import copy
 
 __all__ = ["ParamsAverageState", "ParamsEmaState", "eval_params", "params_average", "params_ema"]
 
@@ -47,7 +47,7 @@ def eval_params(state: Any, params: Tree, default: Any = _REQUIRED) -> Any:
     >>> params, gradtx.eval_params(state, params)
     (Array([1.], dtype=float32), Array([2.], dtype=float32))
     """
-    found = find(state, lambda node: hasattr(node, "eval_params"))
+    found = tree.find(state, lambda node: hasattr(node, "eval_params"))
     if not found and default is not _REQUIRED:
         return default
     if not found:

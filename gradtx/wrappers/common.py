@@ -1,37 +1,17 @@
-"""What several wrappers need: a choice between trees, finiteness, states by class, functions as hyper-parameters."""
+"""What several wrappers need: a choice between trees, finiteness, copies."""
 
-import dataclasses
 import functools
-import inspect
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core import check, tree
+from gradtx.core import tree
 from gradtx.core.tree import Tree
 
-__all__ = ["Function", "all_finite", "choose", "copy", "find", "zeros_unless"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Function:
-    """The kind of a hyper-parameter that is a function; `signature` is for the message."""
-
-    signature: str
-    example: Any = None
-    numeric: bool = dataclasses.field(default=False, init=False)
-
-    def convert(self, where: str, value: Any) -> Any:
-        """The function; a partial of a class is called, so that `partial(skip_large_updates, ...)` is as in optax."""
-        if isinstance(value, functools.partial) and inspect.isclass(value.func):
-            return value()
-        if not callable(value) or inspect.isclass(value):
-            raise TypeError(f"{where} must be a function {self.signature}, got {check.describe(value)}")
-        return value
+__all__ = ["all_finite", "choose", "copy", "zeros_unless"]
 
 
 def choose(condition: Array, yes: Tree, no: Tree) -> Tree:
@@ -61,8 +41,3 @@ def all_finite(updates: Tree) -> Array:
 def copy(params: Tree) -> Tree:
     """The parameters in buffers of their own and in compute dtype, so that they and the state may both be donated."""
     return jax.tree.map(lambda x: jnp.copy(tree.upcast(x)), params)
-
-
-def find(state: Any, wanted: Callable[[Any], bool]) -> list[Any]:
-    """The outermost nodes of a nested state that `wanted` says yes to, in order."""
-    return [node for node in jax.tree.leaves(state, is_leaf=wanted) if wanted(node)]

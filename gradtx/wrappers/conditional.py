@@ -11,11 +11,10 @@ from gradtx.core import check, numerics, tree
 from gradtx.core.base import init_inner, update_inner
 from gradtx.core.compose import Container, Inner
 from gradtx.core.extras import Extras
-from gradtx.core.hyperparams import Flag, PositiveInt
+from gradtx.core.hyperparams import Flag, Function, PositiveInt
 from gradtx.core.spec import Spec
 from gradtx.core.tree import Tree
 from gradtx.transforms.stateless import zero
-from gradtx.wrappers.common import Function
 
 __all__ = [
     "ConditionallyMaskState",

@@ -10,7 +10,7 @@ from gradtx.core.base import Transformation, init_inner, update_inner
 from gradtx.core.compose import Container, Inner
 from gradtx.core.hyperparams import NonNegativeInt, Positive, PositiveInt, Real
 from gradtx.core.tree import Tree
-from gradtx.wrappers.common import all_finite, choose, find, zeros_unless
+from gradtx.wrappers.common import all_finite, choose, zeros_unless
 
 __all__ = [
     "ApplyIfFiniteState",
@@ -203,7 +203,7 @@ def scale_loss(state: Any, loss: Any) -> Array:
     Raises:
         ValueError: there is not exactly one `dynamic_loss_scale` in `state`, however deep.
     """
-    found = find(state, lambda node: isinstance(node, DynamicLossScaleState))
+    found = tree.find(state, lambda node: isinstance(node, DynamicLossScaleState))
     if len(found) != 1:
         raise ValueError(
             f"scale_loss: expected the state of one dynamic_loss_scale, found {len(found)}: "
