@@ -23,6 +23,7 @@ from gradtx.optimizers.lars import *
 from gradtx.optimizers.lbfgs import *
 from gradtx.optimizers.lion import *
 from gradtx.optimizers.madgrad import *
+from gradtx.optimizers.muon import *
 from gradtx.optimizers.nadam import *
 from gradtx.optimizers.natural_bm import *
 from gradtx.optimizers.noisy_sgd import *

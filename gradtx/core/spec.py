@@ -33,6 +33,7 @@ CONFIG_FORMAT = 1
 _REGISTRY: dict[str, Any] = {}
 _ARRAY = "<array>"  # stands in a skeleton where an array was taken out
 _WIDTH = 88
+_KEYS = {"name": "name_", "format": "format_"}  # of hyper-parameters whose own names mean something else in a config
 
 
 def register(target: T, name: str | None = None) -> T:
@@ -355,7 +356,7 @@ def from_config(config: Mapping[str, Any]) -> Any:
 
 def _encode(value: Any, where: str) -> Any:
     if isinstance(value, Spec):
-        fields = {name: _encode(item, f"{where}.{name}") for name, item in _fields(value).items()}
+        fields = {_KEYS.get(name, name): _encode(item, f"{where}.{name}") for name, item in _fields(value).items()}
         return {"name": value.registered_name, **fields}
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": str(value)}
@@ -411,6 +412,7 @@ def _decode_data(value: Any, where: str) -> Any:
 
 def _decode_spec(name: str, fields: Mapping[str, Any], where: str) -> Spec:
     cls = _lookup(name, where)
+    fields = {key.removesuffix("_") if key in _KEYS.values() else key: item for key, item in fields.items()}
     if not (isinstance(cls, type) and issubclass(cls, Spec)):
         raise ValueError(f"{where}: {name!r} is a function, not a transformation or schedule")
     known = _signature(cls)

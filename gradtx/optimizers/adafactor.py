@@ -1,13 +1,23 @@
 """Adafactor: second moments of matrices kept as a row and a column."""
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core.base import Transformation
 from gradtx.core.compose import Optimizer, chain
-from gradtx.core.hyperparams import Decay, DType, Flag, NonNegative, NonNegativeInt, Positive, PositiveInt, Rate
+from gradtx.core.hyperparams import (
+    Choice,
+    Decay,
+    DType,
+    Flag,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    Rate,
+)
 from gradtx.core.leafwise import Leafwise
 from gradtx.core.masks import Mask
 from gradtx.core.numerics import abs_sq, ema, rsqrt, sqrt, zeros
@@ -58,6 +68,8 @@ class scale_by_factored_rms(Leafwise):
     "Smallest size of both axes of a factored leaf."
     epsilon: NonNegative = 1e-30
     "Added to the squared gradient."
+    axes: Annotated[str, Choice("largest", "last")] = "largest"
+    "Which two axes of a leaf to factor, if it has more: the largest, or the last, as in the paper's code and Keras."
 
     def init_leaf(self, param: Array) -> tuple[Array, Array, Array]:
         unused = [jnp.real(zeros(param, shape=(1,))) for _ in range(3)]
@@ -82,11 +94,12 @@ class scale_by_factored_rms(Leafwise):
         return g * factors, v_row, v_col, v
 
     def _axes(self, shape: tuple[int, ...]) -> tuple[int, int] | None:
-        """The second largest and the largest axis, if both are large enough to be factored."""
-        by_size = sorted(range(len(shape)), key=lambda axis: shape[axis])
-        if not self.factored or len(shape) < 2 or shape[by_size[-2]] < self.min_dim_size_to_factor:
+        """The axes of the columns and of the rows' means, if both are large enough to be factored."""
+        if not self.factored or len(shape) < 2:
             return None
-        return by_size[-2], by_size[-1]
+        axes = list(range(len(shape)))
+        second, first = (axes if self.axes == "last" else sorted(axes, key=lambda axis: shape[axis]))[-2:]
+        return (second, first) if min(shape[second], shape[first]) >= self.min_dim_size_to_factor else None
 
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
@@ -120,11 +133,12 @@ class adafactor(Optimizer):
     factored: Flag = scale_by_factored_rms.factored
     weight_decay_mask: Mask = None
     "The leaves to decay, all by default."
+    axes: Annotated[str, Choice("largest", "last")] = scale_by_factored_rms.axes
 
     def expand(self) -> chain:
         stages: list[Transformation] = [
             scale_by_factored_rms(
-                self.factored, self.decay_rate, self.decay_offset, self.min_dim_size_to_factor, self.eps
+                self.factored, self.decay_rate, self.decay_offset, self.min_dim_size_to_factor, self.eps, self.axes
             )
         ]
         if self.clipping_threshold is not None:

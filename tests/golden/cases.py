@@ -30,6 +30,9 @@ decay = gx.add_decayed_weights
 
 rate = gx.scale_by_learning_rate
 
+keller = {"eps": 1e-7, "form": "mean", "muon_weight_dimension_numbers": gx.MuonDimensionNumbers(1, 0)}
+"Jordan's Muon, and torch's: weights of shape (out, in), a mean that is not debiased."
+
 matrices = {"v5": False, "m4x3": True, "m8x16": True}
 
 
@@ -229,6 +232,40 @@ TRAJECTORIES = {
     "torch_optim:adafactor_1_A": gx.torch_adafactor(0.05, 0.6, 1e-8, 0.01, 1.5, weight_decay=0.1),
     "torch_optim:adafactor_2_B": gx.torch_adafactor(0.05),
     "torch_optim:adafactor_3_C": gx.chain(ascent, gx.torch_adafactor(0.05)),
+    # Muon.
+    "muon_keller:muon_f32ns_0_A": gx.muon(0.02, **keller),
+    "muon_keller:muon_f32ns_1_A": gx.muon(0.03, beta=0.9, weight_decay=0.1, **keller),
+    "muon_keller:muon_auxadam_f32ns_0_A": gx.masked_else(
+        gx.muon(0.02, weight_decay=0.01, **keller), "^m", gx.adamw(0.003, 0.9, 0.95, 1e-10, weight_decay=0.01)
+    ),
+    "torch_optim:muon_f32ns_0_A": gx.muon(0.02, weight_decay=0.1, **keller),
+    "torch_optim:muon_f32ns_1_A": gx.muon(0.02, ns_steps=4, beta=0.9, weight_decay=0.01, nesterov=False, **keller),
+    "torch_optim:muon_f32ns_2_A": gx.muon(0.01, weight_decay=0.1, consistent_rms=0.2, **keller),
+    "optax:muon_0_A": gx.muon(0.02),
+    "optax:muon_1_A": gx.muon(0.02, beta=0.9, weight_decay=0.1, nesterov=False, adaptive=True),
+    "optax:muon_2_A": gx.muon(0.02, consistent_rms=0.2),
+    "timm:muon_0_A": gx.masked_else(  # small matrices are Adam's
+        gx.muon(0.02, "dion", nesterov=False, consistent_rms=0.2, **keller), "m8x16", gx.adam(0.02, 0.9, 0.95)
+    ),
+    "timm:muon_1_A": gx.masked_else(
+        gx.muon(0.02, "dion", nesterov=False, consistent_rms=0.2, weight_decay=0.1, **keller),
+        "m8x16",
+        gx.adamw(0.02, 0.9, 0.95, weight_decay=0.1),
+    ),
+    "pytorch_optimizer:muon_f32ns_0_A": gx.muon(0.02, **keller),
+    "pytorch_optimizer:muon_f32ns_1_A": gx.muon(
+        0.02, beta=0.9, weight_decay=0.05, nesterov=False, consistent_rms=0.2, **keller
+    ),
+    "keras3:Muon__default": gx.masked_else(
+        gx.muon(1e-3, eps=1e-7, weight_decay=0.004, consistent_rms=0.2, form="sum"),
+        gx.matrices_only(),
+        gx.adamw(1e-3, eps=1e-7, weight_decay=0.004, eps_hat=True),
+    ),
+    "keras3:Muon__plain": gx.masked_else(
+        gx.chain(gx.scale_by_muon(ns_steps=3, beta=0.8, eps=1e-7, nesterov=False, form="sum"), rate(0.02)),
+        gx.matrices_only(),
+        gx.adam(0.02, eps=1e-7, eps_hat=True),
+    ),
     # Clipping.
     "torch_optim:clip_norm_sgd_0_A": gx.chain(gx.clip_by_global_norm(1.0), gx.sgd(0.1, 0.9)),
     "torch_optim:clip_norm_adamw_1_C": gx.chain(gx.clip_by_global_norm(0.5), gx.adamw(0.01, weight_decay=0.01)),
@@ -420,14 +457,14 @@ LEFT_OUT = reasons(
                 srmm_0_A grokfast_ema_sgd_0_A grokfast_ema_sgd_1_A grokfast_ma_sgd_0_A orthograd_sgd_0_A""",
         },
         "a method that preconditions matrices, which gradtx does not have": {
-            "torch_optim": """muon_f32ns_0_A muon_f32ns_1_A muon_f32ns_2_A
-                muon_bf16ns_0_A muon_bf16ns_1_A muon_bf16ns_2_A""",
-            "keras": "muon_0_A",
-            "optax": "muon_0_A muon_1_A muon_2_A",
-            "timm": "muon_0_A muon_1_A",
             "pytorch_optimizer": """shampoo_0_A shampoo_1_A scalableshampoo_0_A soap_0_D soap_1_D
-                muon_f32ns_0_A muon_f32ns_1_A normuon_f32ns_0_A adamuon_f32ns_0_A adago_f32ns_0_A
-                scion_f32ns_0_A scion_f32ns_1_A""",
+                normuon_f32ns_0_A adamuon_f32ns_0_A adago_f32ns_0_A scion_f32ns_0_A scion_f32ns_1_A""",
+        },
+        "iterates in bfloat16; what it does in float32 is reproduced": {
+            "torch_optim": "muon_bf16ns_0_A muon_bf16ns_1_A muon_bf16ns_2_A"
+        },
+        "for its powers of float32 further from its own equations than the tolerance; see keras3:Muon": {
+            "keras": "muon_0_A"
         },
         "a softened cautious mask": {"lion_pytorch": "cautious_lion_1_A"},
         "parameters and arithmetic in bfloat16 throughout; gradtx computes in float32 and rounds once": {

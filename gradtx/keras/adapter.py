@@ -1,0 +1,741 @@
+"""Any transformation inside real Keras 3: `as_keras` makes a `keras.optimizers.Optimizer` of it.
+
+    model.compile(optimizer=as_keras(chain(clip_by_global_norm(1.0), adam(1e-3))), loss="mse")
+
+Keras itself is imported when it is first needed.
+"""
+
+import collections
+import functools
+import importlib.abc
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from gradtx.core import spec
+from gradtx.core.apply import apply_updates
+from gradtx.core.base import GradientTransformation, Transformation, init_inner
+from gradtx.core.check import describe
+from gradtx.core.compose import Container, Optimizer
+from gradtx.core.extras import extras_of
+from gradtx.core.hyperparams import is_schedule
+from gradtx.core.tree import Tree, dtype_of, find
+from gradtx.keras.optimizer import Facade
+from gradtx.keras.optimizers import Optimizer as Keras3Optimizer
+from gradtx.keras.optimizers import snake_case
+from gradtx.keras.transforms import schedule_of_microsteps, with_decay
+from gradtx.wrappers.inject import inject_hyperparams
+
+if TYPE_CHECKING:
+    import keras
+    from keras.optimizers import Optimizer as KerasOptimizer
+else:
+    KerasOptimizer = object
+
+__all__ = ["as_keras", "register_with_keras"]
+
+_PACKAGE = "gradtx"
+"The package under which Keras knows our names: `compile(optimizer='gradtx>adam')`."
+
+_CLASS = "TransformationOptimizer"
+"The name of the class of all that `as_keras` makes."
+
+
+def as_keras(
+    transformation: Any,
+    learning_rate: Any = None,
+    *,
+    weight_decay: float | None = None,
+    clipnorm: float | None = None,
+    clipvalue: float | None = None,
+    global_clipnorm: float | None = None,
+    use_ema: bool = False,
+    ema_momentum: float = 0.99,
+    ema_overwrite_frequency: int | None = None,
+    loss_scale_factor: float | None = None,
+    gradient_accumulation_steps: int | None = None,
+    name: str | None = None,
+) -> "keras.optimizers.Optimizer":
+    """A real `keras.optimizers.Optimizer` whose updates are those of a gradtx or optax transformation.
+
+        model.compile(optimizer=as_keras(chain(clip_by_global_norm(1.0), adam(1e-3))), loss="mse")
+
+    What Keras does around an update stays Keras's own: clipping, `weight_decay`, averages, accumulation, loss scaling,
+    constraints, callbacks, files. An optimizer of `gradtx.keras` may be given, too; its arguments become Keras's. The
+    transformation sees one dict from the variables' paths (`"sequential/dense/kernel"`) to their values: masks and
+    labels may be patterns, `label_by_path({"bias": ...})`.
+
+    `optimizer.learning_rate` is the rate that the transformation really uses, and callbacks may change it:
+
+    - The hyper-parameters called `learning_rate` take its value at every update; nothing is compiled again. Where there
+      are several, it is the largest and the others keep their ratio to it.
+    - A rate that lives in the state (`inject_hyperparams`, gradtx's or optax's) is set there.
+    - A gradtx transformation without a rate (`scale_by_adam()`) needs `learning_rate=`, and its updates are multiplied
+      by it, with the sign turned: θ ← θ − η u.
+    - If the transformation follows a schedule of its own, `optimizer.learning_rate` reads it and cannot be set.
+    - What hides its rate, as `optax.adam(1e-3)` does, keeps it; to read or set `optimizer.learning_rate` is an error.
+
+    Saved models (`.keras`) carry the transformation as `gradtx.to_config` writes it; to load them `import gradtx.keras`
+    is enough. Weights that are loaded before Keras has built the optimizer are kept until it is built.
+
+    `learning_rate` is what to begin with instead of the transformation's own: a number, a Keras schedule or a function
+    without arguments. The other arguments are those of `keras.optimizers.Optimizer`.
+
+    Raises:
+        ImportError: Keras 3 is not installed.
+        RuntimeError: Keras runs on another backend than JAX.
+        TypeError: not a transformation, or one whose updates need more than gradients and parameters.
+        ValueError: it has no learning rate and none is given, or one is given that it could not use.
+    """
+    _keras()
+    return _optimizer_class()(
+        transformation,
+        learning_rate,
+        weight_decay=weight_decay,
+        clipnorm=clipnorm,
+        clipvalue=clipvalue,
+        global_clipnorm=global_clipnorm,
+        use_ema=use_ema,
+        ema_momentum=ema_momentum,
+        ema_overwrite_frequency=ema_overwrite_frequency,
+        loss_scale_factor=loss_scale_factor,
+        gradient_accumulation_steps=gradient_accumulation_steps,
+        name=name,
+    )
+
+
+def _keras() -> Any:
+    """Keras, which must be version 3 on JAX.
+
+    Raises:
+        ImportError: it is not installed, or too old.
+        RuntimeError: it runs on another backend.
+    """
+    try:
+        import keras
+    except ImportError as error:
+        raise ImportError("as_keras needs Keras 3: pip install 'gradtx[keras]'") from error
+    if not _is_keras_3(keras):
+        raise ImportError(f"as_keras needs Keras 3, this is {keras.__version__}: pip install 'gradtx[keras]'")
+    if keras.backend.backend() != "jax":
+        raise RuntimeError(
+            f"as_keras needs Keras on JAX, but Keras runs on {keras.backend.backend()}: set the environment variable "
+            "KERAS_BACKEND=jax before Keras is imported"
+        )
+    return keras
+
+
+def _is_keras_3(keras: Any) -> bool:
+    return int(getattr(keras, "__version__", "0").partition(".")[0]) >= 3
+
+
+# Where a transformation's learning rate is, and how Keras's comes to be used.
+
+
+class _Rate:
+    """How one transformation is given Keras's learning rate."""
+
+    initial: float | None = None
+    "What Keras's variable begins with; `None` if that must be given."
+    fixed = ""
+    "Why the rate cannot be set; empty if it can."
+
+    def __init__(self, tx: Any) -> None:
+        self.tx = tx
+
+    def at(self, count: Any) -> Any:
+        """The rate after `count` updates, if it can be told."""
+        return None
+
+    def update(self, rate: Any, grads: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
+        """One update of the transformation at this rate."""
+        return self.tx.update(grads, state, params)
+
+
+class _Hidden(_Rate):
+    """Has a rate that cannot be seen."""
+
+    fixed = (
+        "the transformation hides its learning rate: use optax.inject_hyperparams, or gradtx's optimizer of the name, "
+        "to read it and set it from Keras"
+    )
+
+
+class _Scheduled(_Rate):
+    """Follows a schedule of its own."""
+
+    fixed = (
+        "the transformation follows a schedule of its own: give it a number to set the rate from Keras, or keep the "
+        "schedule and leave the rate alone"
+    )
+
+    def __init__(self, tx: GradientTransformation, schedule: Callable[[Any], Any]) -> None:
+        super().__init__(tx)
+        self.schedule = schedule
+
+    def at(self, count: Any) -> Any:
+        return jnp.asarray(self.schedule(count), jnp.float32)
+
+
+class _Field(_Rate):
+    """Has hyper-parameters `learning_rate`: the transformation is made with others at every update."""
+
+    def __init__(self, tx: GradientTransformation, rates: Mapping[str, Any]) -> None:
+        super().__init__(tx)
+        self.injecting = inject_hyperparams(tx, names=tuple(rates))
+        self.initial, ratios = _ratios(rates.values())
+        self.ratios = dict(zip(rates, ratios, strict=True))
+
+    def update(self, rate: Any, grads: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
+        tx = self.injecting.made({name: ratio * rate for name, ratio in self.ratios.items()})
+        return tx.update(grads, state, params)
+
+
+class _Injected(_Rate):
+    """Keeps its rate in its state."""
+
+    def __init__(self, tx: Transformation, state: Any) -> None:
+        super().__init__(tx)
+        self.initial, self.ratios = _ratios(node.hyperparams["learning_rate"] for node in find(state, _holds_rate))
+
+    def update(self, rate: Any, grads: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
+        ratios = iter(self.ratios)
+
+        def put(node: Any) -> Any:
+            if not _holds_rate(node):
+                return node
+            value = (next(ratios) * rate).astype(dtype_of(node.hyperparams["learning_rate"]))
+            return node._replace(hyperparams=node.hyperparams | {"learning_rate": value})
+
+        return self.tx.update(grads, jax.tree.map(put, state, is_leaf=_holds_rate), params)
+
+
+class _Factor(_Rate):
+    """Has no rate: its updates are directions of ascent, to be multiplied by one."""
+
+    def update(self, rate: Any, grads: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
+        updates, state = self.tx.update(grads, state, params)
+        return jax.tree.map(lambda u: (-rate).astype(jnp.promote_types(u.dtype, jnp.float32)) * u, updates), state
+
+
+def _rate_of(tx: Transformation) -> _Rate:
+    """How `tx` is given a rate, by what can be seen of it."""
+    if isinstance(tx, GradientTransformation):
+        every = inject_hyperparams(tx).initial()
+        rates = {name: value for name, value in every.items() if name.rpartition(".")[2] == "learning_rate"}
+        if schedule := next((value for value in rates.values() if is_schedule(value)), None):
+            return _Scheduled(tx, schedule)
+        if rates:
+            return _Field(tx, rates)
+    if find(state := _state_of_nothing(tx), _holds_rate):
+        return _Injected(tx, state)
+    return _Hidden(tx) if _steps_itself(tx) else _Factor(tx)
+
+
+def _ratios(rates: Iterable[Any]) -> tuple[float, list[float]]:
+    """The largest rate, and the ratio of each to it."""
+    values = [float(rate) for rate in rates]
+    largest = max(values)
+    return largest, [value / largest if largest else 1.0 for value in values]
+
+
+def _state_of_nothing(tx: Transformation) -> Any:
+    """The state for no parameters at all, if the transformation makes one: injected rates can be read from it."""
+    try:
+        return tx.init({})
+    except Exception:  # whatever a foreign transformation raises
+        return ()
+
+
+def _holds_rate(node: Any) -> bool:
+    """Whether `node` is a state with a learning rate in it that may be set."""
+    values = getattr(node, "hyperparams", None)
+    scheduled = getattr(node, "hyperparams_states", ())
+    return isinstance(values, Mapping) and "learning_rate" in values and "learning_rate" not in scheduled
+
+
+def _steps_itself(tx: Any) -> bool:
+    """Whether its updates are steps downhill already, as those of a whole optimizer are."""
+    if not isinstance(tx, GradientTransformation) or isinstance(tx, Optimizer):
+        return True
+    return isinstance(tx, Container) and any(map(_steps_itself, tx.parts))
+
+
+# A state as Keras's variables.
+
+
+class _Slots:
+    """The Keras variables that hold a state, leaf by leaf, and the model's variables it is a state for."""
+
+    def __init__(self, optimizer: Any, tx: Transformation, variables: Sequence[Any]) -> None:
+        self.params = collections.OrderedDict(zip(_unique([v.path for v in variables]), variables, strict=True))
+        leaves, self.treedef = jax.tree_util.tree_flatten_with_path(init_inner(tx, self.values()))
+        self.key_impls = [jax.random.key_impl(leaf) if _is_key(leaf) else None for _, leaf in leaves]
+        self.owners = [_owner(path, self.params) for path, _ in leaves]
+        names = _names([_parts(path, owner) for (path, _), owner in zip(leaves, self.owners, strict=True)], self.owners)
+        self.leaves = [
+            _add_variable(optimizer, _raw(leaf), name, None if owner is None else self.params[owner])
+            for (_, leaf), name, owner in zip(leaves, names, self.owners, strict=True)
+        ]
+
+    def values(self) -> Tree:
+        """The parameters, by path, in the order in which Keras gave them."""
+        return collections.OrderedDict((path, variable.value) for path, variable in self.params.items())
+
+    def state(self) -> Any:
+        """The state."""
+        pairs = zip(self.leaves, self.key_impls, strict=True)
+        return self.treedef.unflatten([_as_key(v.value, impl) if impl else v.value for v, impl in pairs])
+
+    def write(self, state: Any, missing: set[str], assign: Callable[[Any, Any], None]) -> None:
+        """Assign a new state, but for what belongs to parameters that are missing."""
+        for variable, owner, leaf in zip(self.leaves, self.owners, jax.tree.leaves(state), strict=True):
+            if owner not in missing:
+                assign(variable, _raw(leaf))
+
+
+def _unique(names: list[str]) -> list[str]:
+    """Names that differ: Keras does not promise that of the paths of variables."""
+    seen: collections.Counter[str] = collections.Counter()
+    taken, unique = set(names), []
+    for name in names:
+        seen[name] += 1
+        new = name if seen[name] == 1 else f"{name}_{seen[name] - 1}"
+        while seen[name] > 1 and new in taken:
+            new += "_"
+        taken.add(new)
+        unique.append(new)
+    return unique
+
+
+def _owner(path: tuple[Any, ...], params: Mapping[str, Any]) -> str | None:
+    """The parameter that a leaf of a state belongs to: the states' trees are keyed as the parameters are."""
+    keys = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
+    return next((key for key in reversed(keys) if key in params), None)
+
+
+def _parts(path: tuple[Any, ...], owner: str | None) -> list[str]:
+    """The names on the path to a leaf, without that of the parameter."""
+    return [name for key in path if (name := jax.tree_util.keystr((key,), simple=True)) != owner]
+
+
+def _names(parts: list[list[str]], owners: list[str | None]) -> list[str]:
+    """`dense_kernel_mu`: the parameter and the field; all names on the path where several leaves would share that."""
+    short = [[part for part in own if not (part.isdigit() or part.endswith(("_state", "_states")))] for own in parts]
+    columns = [
+        ["_".join([*([owner] if owner else []), *(own or ["state"])]).replace("/", "_") for own, owner in pairs]
+        for pairs in (zip(short, owners, strict=True), zip(parts, owners, strict=True))
+    ]
+    shared = collections.Counter([*columns[0], "iteration", "learning_rate"])  # the last two are Keras's own
+    return _unique([name if shared[name] == 1 else whole for name, whole in zip(*columns, strict=True)])
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(dtype_of(leaf), jax.dtypes.prng_key)
+
+
+def _raw(leaf: Any) -> Any:
+    """A leaf as an array that Keras can hold: a random key as its numbers."""
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _as_key(numbers: Array, impl: Any) -> Array:
+    return jax.random.wrap_key_data(numbers, impl=impl)
+
+
+def _add_variable(optimizer: Any, value: Any, name: str, owner: Any) -> Any:
+    if owner is not None and owner.shape == np.shape(value):
+        value, layout = jnp.array(value), getattr(owner, "_layout", None)  # a copy: Keras donates what variables hold
+    else:  # from scratch, without a trace of the parameters' layout
+        value, layout = jnp.asarray(np.array(value)), _replicated(np.ndim(value))
+    return optimizer.add_variable(
+        shape=value.shape,
+        initializer=lambda shape, dtype=None: value,
+        dtype=value.dtype.name,
+        layout=layout,
+        name=name,
+    )
+
+
+def _replicated(ndim: int) -> Any:
+    """The layout of what has not the shape of a parameter; Keras would look for one by the variable's name."""
+    import keras
+
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return None
+    return keras.distribution.TensorLayout([None] * ndim, distribution.device_mesh)
+
+
+# The optimizer.
+
+
+class _Adapter(KerasOptimizer):
+    """What the real optimizer adds to Keras's own; the class is made of both when Keras is there."""
+
+    def __init__(self, transformation: Any, learning_rate: Any = None, *, name: str | None = None, **base: Any) -> None:
+        keras = _keras()
+        excluded: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+        if isinstance(transformation, Facade):
+            name = _facade_name(keras, transformation) if name is None else name
+            if isinstance(transformation, Keras3Optimizer):
+                excluded, base = transformation._excluded, _base_of(transformation, base)
+            transformation, learning_rate = _unwrapped(keras, transformation, learning_rate)
+        _check(transformation)
+        rate = _rate_of(transformation)
+        learning_rate = _initial(keras, rate, learning_rate)
+        if isinstance(rate, _Hidden) and base.get("weight_decay") is not None:
+            raise ValueError(
+                "as_keras: weight_decay is multiplied by the learning rate, and "
+                f"{rate.fixed}; or decay in the chain, gradtx.add_decayed_weights"
+            )
+        name = _auto_name(keras, transformation) if name is None else name
+        given = _no_rate if learning_rate is None else learning_rate
+        super().__init__(learning_rate=given, name=name, **base)
+        if learning_rate is None:
+            self._learning_rate = None
+        self._rate = rate
+        self._slots: _Slots | None = None
+        self._pending: _Pending | None = None
+        self._applying = False
+        self._paths_without_decay = excluded[0]
+        if excluded[1]:
+            self.exclude_from_weight_decay(var_names=list(excluded[1]))
+
+    @property
+    def transformation(self) -> Any:
+        """The gradtx or optax transformation."""
+        return self._rate.tx
+
+    def get_state(self) -> Any:
+        """The transformation's state, for `gradtx.metrics` or `gradtx.tree.get`. Its trees are keyed by path.
+
+        Raises:
+            ValueError: the optimizer has not been built.
+        """
+        if self._slots is None:
+            raise ValueError("as_keras: no state yet: optimizer.build(model.trainable_variables), or fit, makes one")
+        return self._slots.state()
+
+    def build(self, variables: Any) -> None:
+        if self._paths_without_decay:
+            pattern = getattr(self, "_exclude_from_weight_decay_pattern", None)
+            without = [v for v in variables if v.path in self._paths_without_decay]
+            self.exclude_from_weight_decay(without, [pattern.pattern] if pattern else None)
+        super().build(variables)
+        moving = [v for v in variables if not getattr(v, "overwrite_with_gradient", False)]
+        self._slots = _Slots(self, self._rate.tx, moving)
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.check(self.variables)
+            super().load_own_variables(pending.arrays)
+
+    def _backend_apply_gradients(self, grads: Any, trainable_variables: Any) -> None:
+        self._applying = True
+        try:
+            super()._backend_apply_gradients(grads, trainable_variables)
+        finally:
+            self._applying = False
+
+    def _backend_update_step(self, grads: Any, trainable_variables: Any, learning_rate: Any) -> None:
+        """All variables at once. Of those without a gradient neither value nor state changes."""
+        slots = self._slots
+        assert slots is not None
+        given = {id(variable): grad for grad, variable in zip(grads, trainable_variables, strict=True)}
+        params = slots.values()
+        missing = {path for path, variable in slots.params.items() if id(variable) not in given}
+        filled = collections.OrderedDict(
+            (path, jnp.zeros_like(params[path]) if path in missing else _dense(given[id(variable)]))
+            for path, variable in slots.params.items()
+        )
+        updates, state = self._rate.update(_number(learning_rate), filled, slots.state(), params)
+        for path, value in apply_updates(params, updates).items():
+            if path not in missing:
+                self.assign(slots.params[path], value)
+        slots.write(state, missing, self.assign)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """The update of one variable, as if the others had no gradient."""
+        self._backend_update_step([gradient], [variable], learning_rate)
+
+    # The learning rate.
+
+    @property
+    def learning_rate(self) -> Any:
+        """Keras's variable, or the value of a schedule."""
+        if isinstance(self._rate, _Hidden) and not self._applying:
+            raise AttributeError(f"learning_rate cannot be read: {self._rate.fixed}")
+        return self._get_current_learning_rate()
+
+    @learning_rate.setter
+    def learning_rate(self, value: Any) -> None:
+        if self._learning_rate is None:
+            raise TypeError(f"learning_rate cannot be set: {self._rate.fixed}")
+        property_of_keras: Any = super(_Adapter, type(self)).learning_rate
+        property_of_keras.fset(self, value)
+
+    def _get_current_learning_rate(self) -> Any:
+        if self._learning_rate is None:
+            return self._rate.at(_array(self.iterations))
+        return super()._get_current_learning_rate()
+
+    def finalize_variable_values(self, var_list: Any) -> None:
+        """Write the averages over the variables; as copies, for `fit` donates both when it goes on."""
+        super().finalize_variable_values(var_list)
+        for variable in var_list if self.use_ema else ():
+            variable.assign(jnp.copy(variable.value))
+
+    # Files.
+
+    def get_config(self) -> dict[str, Any]:
+        try:
+            transformation = spec.to_config(self._rate.tx)
+        except TypeError as error:
+            raise TypeError(
+                f"as_keras: the optimizer cannot be saved: {error}; model.save_weights saves the numbers without it, "
+                "and so does model.compile(optimizer=None) before model.save"
+            ) from None
+        config = super().get_config()
+        if self._learning_rate is None:
+            config["learning_rate"] = None
+        return {"transformation": transformation, **config}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> Any:
+        config = dict(config)
+        if isinstance(config.get("transformation"), Mapping):
+            config["transformation"] = spec.from_config(config["transformation"])
+        return super().from_config(config, custom_objects)
+
+    def save_own_variables(self, store: Any) -> None:
+        if self._pending is None:
+            return super().save_own_variables(store)
+        for key, value in self._pending.arrays.items():
+            store[key] = value
+        return None
+
+    def load_own_variables(self, store: Any) -> None:
+        """Before `build` there is nothing to load into: what is in the file is kept until then."""
+        if self.built or len(store.keys()) <= len(self.variables):
+            return super().load_own_variables(store)
+        self._pending = _Pending({key: np.array(store[key]) for key in store.keys()})  # noqa: SIM118
+        return None
+
+
+class _Pending:
+    """Values that were loaded before the variables were there. An object, so that Keras does not wrap the dict."""
+
+    def __init__(self, arrays: dict[str, Any]) -> None:
+        self.arrays = arrays
+
+    def check(self, variables: Sequence[Any]) -> None:
+        shapes = [
+            (v.path, tuple(v.shape), self.arrays[str(i)].shape) for i, v in enumerate(variables[: len(self.arrays)])
+        ]
+        if len(variables) == len(self.arrays) and (wrong := [item for item in shapes if item[1] != item[2]]):
+            path, expected, got = wrong[0]
+            raise ValueError(
+                f"as_keras: the state that was loaded belongs to another model: {path} has the shape {list(expected)}, "
+                f"the saved one {list(got)}"
+            )
+
+
+def __getattr__(name: str) -> Any:
+    """The class that pickles refer to."""
+    if name == _CLASS:
+        return _optimizer_class()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@functools.cache
+def _optimizer_class() -> Any:
+    """The class, made when Keras is there. Saved files refer to it by the name it is registered under."""
+    import keras
+
+    body = {"__module__": __name__, "__doc__": "A gradtx or optax transformation as Keras's optimizer; see `as_keras`."}
+    cls = type(_CLASS, (_Adapter, keras.optimizers.Optimizer), body)
+    return keras.saving.register_keras_serializable(package=_PACKAGE)(cls)
+
+
+def _check(tx: Any) -> None:
+    if isinstance(tx, type) or not isinstance(tx, Transformation):
+        hint = f": call it, {tx.__name__}(...)" if isinstance(tx, type) else ""
+        raise TypeError(f"as_keras: expected a transformation (init and update), got {describe(tx)}{hint}")
+    if needed := sorted(extras_of(tx).required):
+        raise TypeError(
+            f"as_keras: {type(tx).__name__} needs {', '.join(needed)} at every update, which Keras does not give its "
+            "optimizers: train with a loop of your own"
+        )
+
+
+def _initial(keras: Any, rate: _Rate, learning_rate: Any) -> Any:
+    """What Keras begins with: a number, a Keras schedule or a function; `None` if it has no say."""
+    if rate.fixed:
+        if learning_rate is not None:
+            raise ValueError(f"as_keras: learning_rate={learning_rate!r} would be ignored: {rate.fixed}")
+        return None
+    if learning_rate is None:
+        if rate.initial is None:
+            raise ValueError(
+                f"as_keras: {rate.tx!r} has no learning rate: give one, as_keras(..., learning_rate=1e-3), by which "
+                "the updates are multiplied, with the sign turned; or chain(..., gradtx.scale_by_learning_rate(1e-3))"
+            )
+        return rate.initial
+    if isinstance(learning_rate, spec.Spec):
+        raise TypeError(f"as_keras: {learning_rate!r} is gradtx's: give it to the transformation")
+    return learning_rate if is_schedule(learning_rate) else float(_array(learning_rate))
+
+
+def _no_rate() -> float:
+    raise NotImplementedError  # stands in while Keras's constructor runs, which insists on a rate
+
+
+def _auto_name(keras: Any, tx: Any) -> str:
+    """As Keras names its optimizers: `adam`, the next one `adam_1`."""
+    return _counted(keras, type(tx).__name__ if isinstance(tx, GradientTransformation) else "transformation")
+
+
+def _counted(keras: Any, name: str) -> str:
+    number = keras.backend.get_uid(name)
+    return name if number == 1 else f"{name}_{number - 1}"
+
+
+def _array(x: Any) -> Array:
+    """The value of a Keras variable, or the array itself."""
+    return jnp.asarray(getattr(x, "value", x))
+
+
+def _number(rate: Any) -> Any:
+    return None if rate is None else _array(rate).astype(jnp.result_type(float))
+
+
+def _dense(grad: Any) -> Array:
+    import keras
+
+    dense: Any = keras.ops.convert_to_tensor(grad, sparse=False)
+    return dense
+
+
+# Optimizers of `gradtx.keras`.
+
+
+def _unwrapped(keras: Any, facade: Facade, learning_rate: Any) -> tuple[Any, Any]:
+    """The chain of a facade, and what Keras begins with if not with the chain's rate.
+
+    Of those of Keras 3 only the update itself: clipping, decay and averages are the real Keras's business.
+    """
+    if not isinstance(facade, Keras3Optimizer):
+        return facade.transformation, learning_rate
+    given = facade.settings()["learning_rate"]
+    if isinstance(given, keras.optimizers.schedules.LearningRateSchedule) or _takes_nothing(given):
+        return facade.chain(1.0), given if learning_rate is None else learning_rate
+    rate, window = with_decay(given, facade.decay), facade.gradient_accumulation_steps
+    if window is not None and is_schedule(rate):
+        rate = schedule_of_microsteps(rate, window)
+    return facade.chain(rate), learning_rate
+
+
+def _takes_nothing(rate: Any) -> bool:
+    return inspect.isfunction(rate) and not inspect.signature(rate).parameters
+
+
+def _base_of(facade: Keras3Optimizer, base: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of Keras's own class: the facade's, but for those that were given anew."""
+    defaults = inspect.signature(as_keras).parameters
+    own = {name: getattr(facade, name) for name in facade.fields() if name in defaults and name not in _NOT_BASE}
+    return own | {name: value for name, value in base.items() if value != defaults[name].default}
+
+
+_NOT_BASE = ("learning_rate", "name")
+
+
+def _facade_name(keras: Any, facade: Facade) -> str:
+    """The name that was given to it, or its class's, counted up as Keras does."""
+    name, automatic = getattr(facade, "name", None), snake_case(type(facade).__name__)
+    return _counted(keras, automatic) if name in (None, automatic) else name
+
+
+# Names: `compile(optimizer="gradtx>adam")`.
+
+
+_RATES = {"sgd": 0.01}
+"Keras's default learning rates, where they are not 0.001."
+
+
+class _Named:
+    """What Keras finds under a name. It makes the optimizer of a config, which is empty if the name is all there is."""
+
+    def __init__(self, cls: type[Optimizer]) -> None:
+        self.cls = cls
+
+    def from_config(self, config: Mapping[str, Any]) -> Any:
+        fields = self.cls.field_kinds()
+        own = {key: value for key, value in config.items() if key in fields}
+        base = {key: value for key, value in config.items() if key not in fields}
+        if "learning_rate" in fields and inspect.signature(self.cls).parameters["learning_rate"].default is _EMPTY:
+            own.setdefault("learning_rate", _RATES.get(self.cls.__name__, 0.001))
+        return as_keras(self.cls(**own), **base)
+
+
+_EMPTY = inspect.Parameter.empty
+
+
+def register_with_keras() -> None:
+    """Make Keras know gradtx: what `as_keras` saved can be loaded, and names stand for optimizers.
+
+        model.compile(optimizer="gradtx>lion", loss="mse")
+        keras.optimizers.get({"class_name": "gradtx>adamw", "config": {"learning_rate": 1e-4, "weight_decay": 0.1}})
+
+    The names are those of gradtx's optimizers for which a learning rate is all that must be said; it is Keras's
+    default. `import gradtx.keras` calls this as soon as Keras is imported, before or after; call it to make optimizers
+    known that were defined since.
+    """
+    import keras
+
+    _optimizer_class()
+    known = keras.saving.get_custom_objects()
+    for name, cls in spec.registry().items():
+        if isinstance(cls, type) and issubclass(cls, Optimizer) and _needed(cls) <= {"learning_rate"}:
+            known[f"{_PACKAGE}>{name}"] = _Named(cls)
+
+
+def _needed(cls: type) -> set[str]:
+    return {name for name, parameter in inspect.signature(cls).parameters.items() if parameter.default is _EMPTY}
+
+
+class _OnImportOfKeras(importlib.abc.MetaPathFinder):
+    """Calls `register_with_keras` when Keras has been imported: a saved model must load whichever came first."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
+        if fullname != "keras":
+            return None
+        sys.meta_path.remove(self)
+        try:
+            found = importlib.util.find_spec(fullname)
+        finally:
+            sys.meta_path.insert(0, self)
+        if found is None or found.loader is None:
+            return found
+        run = found.loader.exec_module
+
+        def exec_module(module: Any) -> None:
+            run(module)
+            sys.meta_path.remove(self)
+            if _is_keras_3(module):
+                register_with_keras()
+
+        found.loader.exec_module = exec_module
+        return found
+
+
+if "keras" not in sys.modules:
+    sys.meta_path.insert(0, _OnImportOfKeras())
+elif _is_keras_3(sys.modules["keras"]):
+    register_with_keras()

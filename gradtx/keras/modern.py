@@ -1,0 +1,126 @@
+"""What the optimizers of Keras 3 and of tf.keras since 2.11 have in common."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gradtx.core.base import Transformation
+from gradtx.core.compose import chain
+from gradtx.core.hyperparams import Flag, Fraction, NonNegative, Positive, PositiveInt, Rate
+from gradtx.core.tree import Tree
+from gradtx.fields import get
+from gradtx.keras.optimizer import Facade, OptimizerState, Weight, handed_back
+from gradtx.keras.transforms import decay_first, excluding, keras_ema
+from gradtx.keras.variable import Variables
+from gradtx.transforms.clipping import clip, clip_by_global_norm, clip_by_norm
+
+__all__ = ["Modern", "factored", "snake_case", "stages"]
+
+
+class Modern(Facade):
+    """Base of optimizers with decoupled weight decay, one kind of clipping, and a running mean of the parameters."""
+
+    quiet: ClassVar[frozenset[str]] = frozenset({"decay"})
+
+    learning_rate: Rate
+    "Step size: a number, a schedule, or a function without arguments. `lr` is another name for it."
+    weight_decay: NonNegative | None = None
+    "λ: before each update the parameters are multiplied by 1 − ηλ."
+    clipnorm: Positive | None = None
+    "Largest norm of the gradient of each single variable."
+    clipvalue: Positive | None = None
+    "Largest magnitude of an element of a gradient."
+    global_clipnorm: Positive | None = None
+    "Largest norm of all gradients together."
+    use_ema: Flag = False
+    "Whether to keep a running mean of the parameters."
+    ema_momentum: Fraction = keras_ema.momentum
+    "Its decay rate."
+    ema_overwrite_frequency: PositiveInt | None = None
+    "Every how many steps the mean is written over the parameters; `None`: only by `finalize_variable_values`."
+    decay: NonNegative = 0.0
+    "Keras 2's: the learning rate is divided by 1 + decay · iterations. Keras itself no longer knows it."
+
+    _excluded: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+
+    def check_settings(self) -> None:
+        clips = [name for name in ("clipnorm", "clipvalue", "global_clipnorm") if getattr(self, name) is not None]
+        if len(clips) > 1:
+            raise ValueError(f"{type(self).__name__}: {' and '.join(clips)} exclude each other: give one")
+
+    def clipping(self) -> Transformation | None:
+        if self.clipnorm is not None:
+            return clip_by_norm(self.clipnorm)
+        if self.global_clipnorm is not None:
+            return clip_by_global_norm(self.global_clipnorm)
+        return None if self.clipvalue is None else clip(self.clipvalue)
+
+    def clipped_and_decayed(self, learning_rate: Any) -> Transformation:
+        """The update, behind clipping and weight decay."""
+        tx, clipping = self.decaying(self.chain(learning_rate), learning_rate), self.clipping()
+        return tx if clipping is None else chain(clipping, tx)
+
+    def decaying(self, tx: Transformation, learning_rate: Any) -> Transformation:
+        """The update `tx`, behind weight decay."""
+        if self.weight_decay is None:
+            return tx
+        paths, patterns = self._excluded
+        mask = excluding(paths, patterns) if paths or patterns else None
+        return decay_first(tx, self.weight_decay, learning_rate, mask)
+
+    def exclude_from_weight_decay(self, var_list: Tree = None, var_names: Sequence[str] | None = None) -> None:
+        """Leave variables out of weight decay: those of `var_list`, and those whose name contains one of `var_names`.
+
+        Before the optimizer is built. Names are regular expressions, searched in the last part of a variable's path,
+        `kernel` of `dense/kernel`.
+        """
+        if self.built:
+            raise ValueError(f"{type(self).__name__}: exclude_from_weight_decay comes before build and the first step")
+        paths = () if var_list is None else tuple(Variables.of(var_list).names)
+        self._excluded = paths, tuple(var_names or ())
+        self._live = None
+
+    def finalize_variable_values(self, var_list: Tree) -> Any:
+        """Write the running mean over the variables, where one is kept; of arrays, the means are returned."""
+        variables = Variables.of(var_list)
+        names = self._recognised(variables, var_list)
+        values = dict(zip(names, variables.values, strict=True))
+        if self.use_ema:
+            values = self._required_state("finalize_variable_values").inner_state.eval_params(values)
+        return handed_back(variables, [values[name] for name in names])
+
+    def average_weights(self) -> Iterator[Weight]:
+        """Those of the running mean."""
+        for variable in self._built or () if self.use_ema else ():
+            yield Weight(self.slot_name("average", variable), "average", variable)
+
+    def save_own_variables(self, store: Any) -> None:
+        """Write the weights into a mapping, as Keras does into its files."""
+        for i, weight in enumerate(self.get_weights()):
+            store[str(i)] = weight
+
+    def load_own_variables(self, store: Mapping[str, Any]) -> None:
+        """Read the weights from a mapping that `save_own_variables` filled."""
+        self.set_weights([np.asarray(store[str(i)]) for i in range(len(store.keys()))])
+
+
+def factored(state: OptimizerState, variable: str) -> Any:
+    """The second moment that the row and the column of Adafactor stand for. Keras keeps it as well."""
+    rows, columns = (get(state.inner_state, field)[variable] for field in ("v_row", "v_col"))
+    return (rows / rows.mean(axis=-1, keepdims=True))[..., None] * columns[..., None, :]
+
+
+def stages(tx: Transformation) -> tuple[Transformation, ...]:
+    """What a chain is made of; of anything else, itself."""
+    return tx.stages if isinstance(tx, chain) else (tx,)
+
+
+def snake_case(name: str) -> str:
+    """`RMSprop` becomes `rm_sprop`, as in Keras.
+
+    >>> snake_case("ScheduleFreeAdamW")
+    'schedule_free_adam_w'
+    """
+    return re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)).lower()

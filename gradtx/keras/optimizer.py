@@ -1,0 +1,641 @@
+"""The stateful optimizer behind every class of every Keras generation: a chain, its state, and where its weights are.
+
+A class is a table of arguments (`gradtx.keras.table`) and one method, `chain(learning_rate)`, which gives the gradtx
+chain of its update; `compose` of its generation puts clipping, decay and the rest around it. What runs is that chain:
+`opt.transformation` shows it.
+"""
+
+import functools
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from gradtx.core import check, numerics
+from gradtx.core.apply import apply_updates
+from gradtx.core.base import Transformation
+from gradtx.core.hyperparams import Rate, is_schedule, kind_of
+from gradtx.core.tree import Tree
+from gradtx.fields import get, replace
+from gradtx.keras.table import Table
+from gradtx.keras.transforms import set_counters
+from gradtx.keras.variable import Variables, is_variable
+
+__all__ = ["Facade", "OptimizerState", "Weight", "handed_back"]
+
+
+class OptimizerState(NamedTuple):
+    """What an optimizer remembers between steps."""
+
+    iterations: Array
+    "int32[]: steps made, Keras's counter."
+    inner_state: Any
+    "The state of the chain; trees like the parameters are dicts by the variables' names."
+
+
+class Weight(NamedTuple):
+    """One of the arrays that Keras calls the weights of an optimizer, and where it is in the state."""
+
+    name: str
+    "Keras's name for it."
+    field: str
+    "The field of the chain's state; or `iterations`, `learning_rate`; or nothing, if it is `derived`."
+    variable: str | None = None
+    "Which variable's, if there is one for each; `*` if all have the same."
+    factor: float = 1.0
+    "Keras's value in units of ours: −1 where only the signs differ."
+    dtype: Any = None
+    "The dtype in which the generation has it; `None` for that of the state."
+    derived: Callable[[Any, str], Any] | None = None
+    "A function of the state and the name: the generation keeps it, though it follows from the rest."
+    forgotten: bool = False
+    "Whether the generation itself does not save it: it comes last, and `set_weights` does without it."
+
+
+class Facade(Table):
+    """Base of all optimizer classes. See `gradtx.keras.Optimizer`, that of Keras 3, for how to use and derive one."""
+
+    slots: ClassVar[tuple[Mapping[str, str], ...]] = ()
+    """Groups of `{Keras's name: field of the chain's state}`; the weights of a group alternate, variable by variable.
+
+    Those that are not in the state, such as the third of Adam without `amsgrad`, are left out. `-` turns the sign round.
+    """
+    first_count: ClassVar[int] = 0
+    "The counters of the chain before the first step."
+
+    _rate: Any = None
+    _state: OptimizerState | None = None
+    _built: dict[str, jax.ShapeDtypeStruct] | None = None
+    _assignable: list[Any] | None = None
+    _live: tuple[Any, Any] | None = None
+
+    # What it computes.
+
+    def chain(self, learning_rate: Any) -> Transformation:
+        """The gradtx chain of the update itself; to be overridden."""
+        raise NotImplementedError(f"{type(self).__name__} defines neither chain nor update_step")
+
+    def compose(self, learning_rate: Any) -> Transformation:
+        """The whole chain, with what its generation has besides: clipping, decay, averages."""
+        return self.chain(learning_rate)
+
+    @property
+    def transformation(self) -> Transformation:
+        """The chain that this optimizer is, with its present settings; to be used for itself, or printed."""
+        return self.compose(self._rate_in_use())
+
+    def _rate_in_use(self) -> Any:
+        """A number, or a schedule."""
+        return float(self._rate()) if _takes_nothing(self._rate) else self._rate
+
+    def _transformation_with_live_rate(self) -> Transformation:
+        """The same with the rate for an array, so that no other rate needs another program."""
+        rate = self._rate_in_use()
+        if self._live is None or self._live[0] is not rate:
+            self._live = rate, self.compose(rate if is_schedule(rate) else jnp.asarray(rate, jnp.result_type(float)))
+        return self._live[1]
+
+    # Its settings.
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("lr", "learning_rate"):
+            self._set_rate(value)
+        elif name in self.fields() or name.startswith("_") or _is_property(type(self), name) or self._is_free:
+            super().__setattr__(name, value)
+        else:
+            raise AttributeError(f"{type(self).__name__} has no {name}; it has {', '.join(self.fields())}")
+        if name in self.fields():
+            object.__setattr__(self, "_live", None)
+
+    @property
+    def _is_free(self) -> bool:
+        """Whether it is someone else's class, which may have attributes of any name."""
+        return not type(self).__module__.startswith("gradtx.")
+
+    def _set_rate(self, value: Any) -> None:
+        rate = value
+        if not is_schedule(value):
+            rate = self.convert("learning_rate", _RATE, value.value if is_variable(value) else value)
+        object.__setattr__(self, "_rate", rate)
+
+    @property
+    def learning_rate(self) -> Any:
+        """The learning rate: what was given, or of a schedule its value at the present step. It can be assigned."""
+        rate = self._rate_in_use()
+        return float(rate(self.iterations)) if is_schedule(rate) else rate
+
+    @property
+    def lr(self) -> Any:
+        """The learning rate, by its old name."""
+        return self.learning_rate
+
+    def rate_config(self) -> Any:
+        """The learning rate as plain data."""
+        return schedules.serialize(self._rate) if is_schedule(self._rate) else self._rate
+
+    def settings(self) -> dict[str, Any]:
+        return {name: self._rate if name in ("lr", "learning_rate") else getattr(self, name) for name in self.fields()}
+
+    @property
+    def iterations(self) -> int:
+        """Updates made. It can be assigned: schedules and bias corrections follow."""
+        return 0 if self._state is None else int(self._state.iterations) // self.window
+
+    @iterations.setter
+    def iterations(self, value: Any) -> None:
+        state = self._required_state("iterations = ...")
+        steps = jnp.asarray(int(value) * self.window, jnp.int32)
+        self._state = OptimizerState(steps, self._counted(state.inner_state, steps))
+
+    def _counted(self, inner_state: Any, steps: Any) -> Any:
+        return set_counters(inner_state, steps + self.first_count, self.window)
+
+    @property
+    def window(self) -> int:
+        """How many steps make one update."""
+        return 1
+
+    # Building.
+
+    def build(self, variables: Tree) -> None:
+        """Create the state for these parameters: any tree of arrays, a list of them, or Keras variables.
+
+        The first step does it by itself.
+        """
+        given = Variables.of(variables)
+        if not given.leaves:
+            raise ValueError(f"{type(self).__name__}: there are no parameters in {variables!r}")
+        params = dict(zip(_unique(given.names), given.values, strict=True))
+        check.inexact_leaves(f"{type(self).__name__}: params", params, "leave it out of the parameters")
+        self._built = {name: jax.ShapeDtypeStruct(p.shape, p.dtype) for name, p in params.items()}
+        self._assignable = given.leaves if given.are_assignable else None
+        self._live = None
+        inner_state = self._transformation_with_live_rate().init(params)
+        self._state = OptimizerState(numerics.counter(), inner_state)
+        if self.first_count:
+            self._state = self._state._replace(inner_state=self._counted(inner_state, jnp.zeros((), jnp.int32)))
+
+    @property
+    def built(self) -> bool:
+        """Whether it has a state."""
+        return self._built is not None
+
+    @property
+    def state(self) -> OptimizerState | None:
+        """A copy of its state; `None` before it is built."""
+        return jax.tree.map(jnp.copy, self._state)
+
+    def _required_state(self, what: str) -> OptimizerState:
+        if self._state is None:
+            raise ValueError(f"{type(self).__name__}: {what} needs its state: call build(params) first")
+        return self._state
+
+    # Steps.
+
+    def apply(self, grads: Tree, trainable_variables: Tree = None) -> Any:
+        """Make one step: variables are assigned; of arrays, which cannot be, the new ones are returned.
+
+        A gradient `None` leaves its variable and what is kept for it as they are, with a warning.
+
+        Raises:
+            ValueError: wrong number, structure or shapes of the gradients, or other parameters than before.
+        """
+        if trainable_variables is None:
+            trainable_variables = self._required_variables()
+        variables = Variables.of(trainable_variables)
+        names = self._recognised(variables, trainable_variables)
+        self._refuse_tracers(variables.values, grads)
+        params = dict(zip(names, variables.values, strict=True))
+        given = self._matched(grads, variables, params)
+        new = self._advance(given, params, _constraints(names, variables.leaves))
+        return handed_back(variables, [new[name] for name in names])
+
+    def apply_gradients(self, grads_and_vars: Any, **kwargs: Any) -> Any:
+        """`apply` for pairs of a gradient and its variable, as Keras has it; gives the list of the new ones."""
+        pairs = list(grads_and_vars)
+        if kwargs.keys() - {"name", "experimental_aggregate_gradients", "skip_gradients_aggregation"}:
+            raise TypeError(f"{type(self).__name__}.apply_gradients: unexpected argument {min(kwargs)}")
+        if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
+            raise TypeError(f"{type(self).__name__}.apply_gradients takes pairs (gradient, variable)")
+        return self.apply([grad for grad, _ in pairs], [variable for _, variable in pairs])
+
+    def minimize(self, loss: Callable[[Any], Any], params: Tree = None) -> Any:
+        """One step down the gradient of `loss(params)`: gradient and update in one compiled program.
+
+        `loss` is a function of the parameters that gives a scalar. Calling this again with the same function compiles
+        nothing; a new lambda every time does. Returns the new parameters; variables are assigned.
+        """
+        params = self._required_variables() if params is None else params
+        variables = Variables.of(params)
+        _check_loss(type(self).__name__, "minimize(loss, params)", loss)
+        names = self._recognised(variables, params)
+        self._refuse_tracers(variables.values)
+        values = dict(zip(names, variables.values, strict=True))
+        tx, state = self._transformation_with_live_rate(), self._required_state("minimize")
+        constraints = _constraints(names, variables.leaves)
+        new, self._state = self._compiled(_minimize)(
+            tx, loss, self.loss_scale(), variables.treedef, tuple(names), state, values, constraints, type(self)
+        )
+        return handed_back(variables, [new[name] for name in names])
+
+    def get_gradients(self, loss: Callable[[Any], Any], params: Tree) -> Tree:
+        """The gradients of `loss(params)`, a function of the parameters, clipped as this optimizer clips them."""
+        grads = self._gradients(loss, params)
+        clipping = self.clipping()
+        return grads if clipping is None else clipping.update(grads, clipping.init(grads))[0]
+
+    def clipping(self) -> Transformation | None:
+        """What is done to gradients first; nothing by default."""
+        return None
+
+    def _gradients(self, loss: Callable[[Any], Any], params: Tree) -> Tree:
+        variables = Variables.of(params)
+        _check_loss(type(self).__name__, "get_gradients(loss, params)", loss)
+        return _gradient(loss, variables.treedef.unflatten(variables.values))
+
+    def _advance(self, grads: dict[str, Any], params: dict[str, Any], constraints: Any) -> dict[str, Any]:
+        """Step the variables that have gradients."""
+        missing = [name for name, grad in grads.items() if grad is None]
+        active = {name: grad for name, grad in grads.items() if grad is not None}
+        if not active:
+            raise ValueError(
+                f"{type(self).__name__}: no gradient for any of {', '.join(grads)}: does the loss depend on them?"
+            )
+        if missing:
+            warnings.warn(
+                f"{type(self).__name__}: no gradients for {', '.join(missing)}; they stay as they are", stacklevel=4
+            )
+        tx, state = self._transformation_with_live_rate(), self._required_state("apply")
+        moving = {name: params[name] for name in active}
+        constraints = tuple(pair for pair in constraints if pair[0] in active)
+        every = tuple(self._built or ())
+        new, self._state = self._compiled(_step)(tx, every, state, active, moving, constraints, type(self))
+        return {**params, **new}
+
+    def _compiled(self, program: Any) -> Any:
+        """The program, shared by all optimizers."""
+        return program
+
+    @classmethod
+    def advanced(cls, iterations: Array, old: Any, new: Any) -> Array:
+        """The counter after an update of the chain's state from `old` to `new`."""
+        return numerics.increment(iterations)
+
+    @classmethod
+    def scaled_loss(cls, inner_state: Any, loss: Any) -> Any:
+        """The loss to differentiate, where the chain divides its gradients by a scale of its own."""
+        return loss
+
+    def stateless_apply(
+        self, optimizer_variables: Sequence[Any], grads: Tree, trainable_variables: Tree
+    ) -> tuple[Tree, list[Array]]:
+        """The step as a pure function: `(new_trainable_variables, new_optimizer_variables)`, for `jax.jit` and the like.
+
+        `optimizer_variables` are arrays as in `opt.variables`. The optimizer itself stays as it is.
+        """
+        self._required_state("stateless_apply")
+        variables = Variables.of(trainable_variables)
+        names = self._recognised(variables, trainable_variables)
+        params = dict(zip(names, variables.values, strict=True))
+        given = self._matched(grads, variables, params)
+        state, rate = self._state_of(self._named(optimizer_variables))
+        tx = self.compose(self._rate_in_use() if rate is None else rate)
+        active = {name: grad for name, grad in given.items() if grad is not None}
+        if not active:
+            raise ValueError(f"{type(self).__name__}: no gradient for any of {', '.join(given)}")
+        moving = {name: params[name] for name in active}
+        new, state = _step_once(tx, tuple(self._built or ()), state, active, moving, (), type(self))
+        new = {**params, **new}
+        rate = jnp.asarray(0.0 if rate is None else rate)
+        return (
+            variables.treedef.unflatten([new[name] for name in names]),
+            [self._value_of(weight, state, rate) for weight in self.weight_list()],
+        )
+
+    # What was given.
+
+    def _required_variables(self) -> Any:
+        if self._assignable is None:
+            raise ValueError(f"{type(self).__name__}: which parameters? Arrays must be given at every step")
+        return self._assignable
+
+    def _recognised(self, variables: Variables, params: Tree) -> list[str]:
+        """The names under which the parameters are known; builds on first use."""
+        if self._built is None:
+            self.build(params)
+        built = self._built or {}
+        if variables.are_assignable and self._assignable is not None:
+            known = {id(variable): name for variable, name in zip(self._assignable, built, strict=True)}
+            names = [known.get(id(leaf)) for leaf in variables.leaves]
+            if all(names) and len(set(names)) == len(names):
+                return [str(name) for name in names]
+            strangers = [n for n, known_as in zip(variables.names, names, strict=True) if known_as is None]
+            raise ValueError(
+                f"{type(self).__name__}: built for the variables {', '.join(built)}, got "
+                f"{'unknown ' + ', '.join(strangers) if strangers else 'one of them twice'}: "
+                "for other variables make another optimizer"
+            )
+        names = _unique(variables.names)
+        if names != list(built):
+            raise ValueError(
+                f"{type(self).__name__}: built for {len(built)} parameters, {', '.join(built)}; "
+                f"got {len(names)}, {', '.join(names)}: for others make another optimizer"
+            )
+        for name, value in zip(names, variables.values, strict=True):
+            if (value.shape, value.dtype) != (built[name].shape, built[name].dtype):
+                raise ValueError(
+                    f"{type(self).__name__}: {name} was {check.describe(built[name])} when the optimizer was built, "
+                    f"is {check.describe(value)} now"
+                )
+        if variables.are_assignable:
+            self._assignable = variables.leaves
+        return names
+
+    def _matched(self, grads: Tree, variables: Variables, params: dict[str, Any]) -> dict[str, Any]:
+        """The gradient of each parameter, by name."""
+        where = type(self).__name__
+        leaves = variables.treedef
+        try:
+            each = leaves.flatten_up_to(list(grads) if isinstance(grads, tuple) and _is_list(leaves) else grads)
+        except ValueError:
+            raise ValueError(
+                f"{where}: expected a gradient for each of {len(params)} parameters, {leaves}, "
+                f"got {jax.tree.structure(grads)}"
+            ) from None
+        given = dict(zip(params, each, strict=True))
+        for name, grad in given.items():
+            if grad is not None and not hasattr(grad, "shape") and not isinstance(grad, float | int):
+                raise TypeError(f"{where}: the gradient of {name} must be an array, got {check.describe(grad)}")
+            if grad is not None and np.shape(grad) != params[name].shape:
+                raise ValueError(
+                    f"{where}: the gradient of {name} must have its shape {check.describe(params[name])}, "
+                    f"got {check.describe(grad)}"
+                )
+        return {
+            name: None if grad is None else jnp.asarray(grad.value if is_variable(grad) else grad)
+            for name, grad in given.items()
+        }
+
+    def _refuse_tracers(self, *trees: Tree) -> None:
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees)):
+            raise TypeError(
+                f"{type(self).__name__}: a step changes the optimizer, which a traced function may not: "
+                "use stateless_apply inside jax.jit, or opt.transformation"
+            )
+
+    def loss_scale(self) -> float:
+        """By what the chain divides the gradients, and the loss is to be multiplied."""
+        return 1.0
+
+    # Weights.
+
+    def weight_list(self) -> list[Weight]:
+        """Name and place of each weight, in the order of the generation; what it forgets to save comes last."""
+        self._required_state("its weights")
+        weights = [*self.header(), *self.slot_weights(), *self.footer()]
+        return sorted(weights, key=lambda weight: weight.forgotten)
+
+    def header(self) -> Iterator[Weight]:
+        """The weights before those of the slots."""
+        yield Weight("iterations", "iterations")
+
+    def slot_weights(self) -> Iterator[Weight]:
+        """Those of the slots: by group, in a group by variable."""
+        inner_state = self._required_state("its weights").inner_state
+        for group in self.slots:
+            group = {name: field for name, field in group.items() if get(inner_state, field.lstrip("-"), None) is not None}
+            for variable in self._built or ():
+                for name, field in group.items():
+                    factor = -1.0 if field.startswith("-") else 1.0
+                    yield Weight(self.slot_name(name, variable), field.removeprefix("-"), variable, factor)
+
+    def slot_name(self, slot: str, variable: str) -> str:
+        """What the generation calls the slot of a variable."""
+        return f"{variable}/{slot}"
+
+    def footer(self) -> Iterator[Weight]:
+        """The weights after those of the slots."""
+        return iter(())
+
+    def get_weights(self) -> list[np.ndarray[Any, Any]]:
+        """Everything it remembers, as NumPy arrays in the order of the generation."""
+        state, rate = self._required_state("get_weights"), jnp.asarray(self.learning_rate, jnp.float32)
+        return [
+            np.asarray(self._value_of(weight, state, rate), weight.dtype).copy() for weight in self.weight_list()
+        ]
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Continue from what `get_weights` gave, or a file of this generation holds.
+
+        A counter that the generation never saved may be missing: it is recovered where it follows from the others,
+        else a warning names it.
+
+        Raises:
+            ValueError: wrong number, shapes or dtypes; nothing is changed then.
+        """
+        self._required_state("set_weights")
+        state, rate = self._state_of(self._named([np.asarray(w) for w in weights]))
+        self._state = state
+        if rate is not None:
+            self._set_rate(float(rate))
+
+    @property
+    def variables(self) -> list[Array]:
+        """The weights as arrays, as `stateless_apply` takes them."""
+        state, rate = self._required_state("variables"), jnp.asarray(self.learning_rate, jnp.float32)
+        return [jnp.array(self._value_of(weight, state, rate)) for weight in self.weight_list()]
+
+    def _value_of(self, weight: Weight, state: OptimizerState, rate: Any) -> Any:
+        if weight.field == "iterations":
+            return state.iterations
+        if weight.field == "learning_rate":
+            return rate
+        if weight.derived is not None:
+            return weight.derived(state, weight.variable or "")
+        value = get(state.inner_state, weight.field)
+        if weight.variable == "*":
+            value = next(iter(value.values()))
+        elif weight.variable is not None:
+            value = value[weight.variable]
+        return value if weight.factor == 1 else value * jnp.asarray(weight.factor, value.dtype)
+
+    def _named(self, weights: Sequence[Any]) -> dict[Weight, Any]:
+        """The arrays by what they are, checked."""
+        expected, weights = self.weight_list(), list(weights)
+        saved = [weight for weight in expected if not weight.forgotten]
+        if len(weights) not in (len(expected), len(saved)):
+            raise ValueError(
+                f"{type(self).__name__}: expected {len(saved)} weights "
+                f"({', '.join(weight.name for weight in saved)}), got {len(weights)}"
+            )
+        named = dict(zip(expected, weights, strict=False))
+        state, rate = self._required_state("its weights"), jnp.zeros((), jnp.float32)
+        for weight, value in named.items():
+            own = self._value_of(weight, state, rate)
+            if np.shape(value) != own.shape:
+                raise ValueError(
+                    f"{type(self).__name__}: the weight {weight.name} has the shape {list(own.shape)}, "
+                    f"got {list(np.shape(value))}"
+                )
+            if not jnp.issubdtype(jnp.result_type(value), np.number):
+                raise ValueError(f"{type(self).__name__}: the weight {weight.name} must be numbers, got {value!r}")
+        return named
+
+    def _state_of(self, named: Mapping[Weight, Any]) -> tuple[OptimizerState, Any]:
+        """The state that has these weights, and the learning rate if it is among them."""
+        old = self._required_state("its weights")
+        missing = [weight for weight in self.weight_list() if weight not in named]
+        found = {**named, **self.recovered(missing, named)}
+        lost = [weight.name for weight in missing if weight not in found]
+        if lost:
+            warnings.warn(
+                f"{type(self).__name__}: {', '.join(lost)} was not saved and does not follow from what was; "
+                "it stays as it is",
+                stacklevel=3,
+            )
+        by_field: dict[str, dict[Any, Any]] = {}
+        steps, rate = old.iterations, None
+        for weight, value in found.items():
+            if weight.field == "iterations":
+                steps = jnp.asarray(value).astype(jnp.int32)
+            elif weight.field == "learning_rate":
+                rate = jnp.asarray(value)
+            elif weight.derived is None:
+                value = jnp.asarray(value)
+                value = value if weight.factor == 1 else value * jnp.asarray(weight.factor, value.dtype)
+                for variable in self._built or () if weight.variable == "*" else (weight.variable,):
+                    by_field.setdefault(weight.field, {})[variable] = value
+        inner_state = old.inner_state
+        for field, values in by_field.items():
+            new = values[None] if None in values else {**get(inner_state, field), **values}
+            inner_state = replace(inner_state, **{field: new})
+        return OptimizerState(steps, self._counted(inner_state, steps)), rate
+
+    def recovered(self, missing: Sequence[Weight], named: Mapping[Weight, Any]) -> dict[Weight, Any]:
+        """Weights that were not saved, as far as they follow from those that were."""
+        return {}
+
+    # Pickle.
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_live": None, "_assignable": None}
+
+
+_RATE = kind_of(Rate)
+
+
+def _takes_nothing(rate: Any) -> bool:
+    """Whether it is a function without arguments, which Keras takes for a learning rate."""
+    code = getattr(rate, "__code__", None)
+    return code is not None and code.co_argcount == 0 and not code.co_flags & 4
+
+
+def _is_property(cls: type, name: str) -> bool:
+    return isinstance(getattr(cls, name, None), property)
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """The names, with a number behind those that occurred before."""
+    seen: dict[str, int] = {}
+    unique = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        unique.append(name if seen[name] == 1 else f"{name}_{seen[name] - 1}")
+    return unique
+
+
+def _is_list(treedef: Any) -> bool:
+    return isinstance(treedef.unflatten([0] * treedef.num_leaves), list)
+
+
+def handed_back(variables: Variables, values: list[Any]) -> Any:
+    if variables.are_assignable:
+        for variable, value in zip(variables.leaves, values, strict=True):
+            variable.assign(value)
+        return None
+    return variables.treedef.unflatten(values)
+
+
+def _constraints(names: Sequence[str], leaves: Sequence[Any]) -> tuple[tuple[str, Callable[..., Any]], ...]:
+    """What a variable wants to be projected onto after each step."""
+    held = [(name, getattr(leaf, "constraint", None)) for name, leaf in zip(names, leaves, strict=True)]
+    return tuple((name, constraint) for name, constraint in held if constraint is not None)
+
+
+def _check_loss(name: str, call: str, loss: Any) -> None:
+    if not callable(loss):
+        raise TypeError(
+            f"{name}.{call}: the loss must be a function of the parameters that gives a scalar, "
+            f"got {check.describe(loss)}; JAX has no graph in which to look for gradients of a value"
+        )
+
+
+# The compiled programs. The transformation is an argument: what differs only in the learning rate shares a program.
+
+
+def _step_once(
+    tx: Any, every: tuple[str, ...], state: OptimizerState, grads: Any, params: Any, constraints: Any, cls: type[Facade]
+) -> tuple[Any, OptimizerState]:
+    """The new parameters and state, where only some of `every` parameter have a gradient."""
+    inner_state = _restricted(state.inner_state, every, params)
+    updates, new_inner = tx.update(grads, inner_state, params)
+    new = apply_updates(params, updates)
+    for name, constraint in constraints:
+        new[name] = jnp.asarray(constraint(new[name])).astype(new[name].dtype)
+    iterations = cls.advanced(state.iterations, inner_state, new_inner)
+    return new, OptimizerState(iterations, _completed(new_inner, state.inner_state, every, params))
+
+
+_step = jax.jit(_step_once, static_argnames=("every", "constraints", "cls"), donate_argnames=("state",))
+
+
+def _minimize_once(
+    tx: Any, loss: Any, factor: float, treedef: Any, every: Any, state: OptimizerState, params: Any, constraints: Any, cls: Any
+) -> tuple[Any, OptimizerState]:
+    def scaled(params: Any) -> Any:
+        value = loss(treedef.unflatten([params[name] for name in every]))
+        return cls.scaled_loss(state.inner_state, value * factor if factor != 1 else value)
+
+    return _step_once(tx, every, state, jax.grad(scaled)(params), params, constraints, cls)
+
+
+_minimize = jax.jit(
+    _minimize_once,
+    static_argnames=("loss", "factor", "treedef", "every", "constraints", "cls"),
+    donate_argnames=("state",),
+)
+_gradient = jax.jit(lambda loss, params: jax.grad(loss)(params), static_argnums=0)
+
+
+def _restricted(state: Any, every: Sequence[str], params: Mapping[str, Any]) -> Any:
+    """The state of the parameters that are there."""
+    if len(every) == len(params):
+        return state
+
+    def cut(node: Any) -> Any:
+        return {name: node[name] for name in params} if _mirrors(node, every) else node
+
+    return jax.tree.map(cut, state, is_leaf=functools.partial(_mirrors, names=every))
+
+
+def _completed(new: Any, old: Any, every: Sequence[str], params: Mapping[str, Any]) -> Any:
+    """The new state of the parameters that are there, and the old of the others."""
+    if len(every) == len(params):
+        return new
+    fresh = iter(jax.tree.leaves(new, is_leaf=functools.partial(_mirrors, names=list(params))))
+
+    def fill(node: Any) -> Any:
+        following = next(fresh)
+        return {**node, **following} if _mirrors(node, every) else following
+
+    return jax.tree.map(fill, old, is_leaf=functools.partial(_mirrors, names=every))
+
+
+def _mirrors(node: Any, names: Sequence[str]) -> bool:
+    """Whether a part of a state is a tree like the parameters."""
+    return type(node) is dict and node.keys() == set(names)

@@ -1,0 +1,345 @@
+"""The optimizers of Keras 3: its names, arguments, defaults, weights and numbers.
+
+    from gradtx.keras import optimizers        # for: from keras import optimizers
+    from gradtx.keras.optimizers import Adam   # for: from keras.optimizers import Adam
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar
+
+import jax.numpy as jnp
+
+from gradtx.core.base import Transformation
+from gradtx.core.compose import chain
+from gradtx.core.hyperparams import (
+    Decay,
+    Flag,
+    Fraction,
+    Integer,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveDecay,
+    Rate,
+    is_schedule,
+)
+from gradtx.fields import replace
+from gradtx.keras import formulas
+from gradtx.keras.modern import Modern, factored, snake_case, stages
+from gradtx.keras.optimizer import Weight
+from gradtx.keras.table import Name
+from gradtx.keras.transforms import keras_ema, schedule_of_microsteps, with_decay
+from gradtx.optimizers.ftrl import NonPositive
+from gradtx.transforms.scaling import scale
+from gradtx.wrappers.accumulate import accumulate
+
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adafactor",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Ftrl",
+    "Lamb",
+    "Lion",
+    "Nadam",
+    "Optimizer",
+    "RMSprop",
+    "ScheduleFreeAdamW",
+]
+
+Window = Annotated[int, Integer(2, 2)]
+"A count of gradients, of at least two."
+
+
+class Optimizer(Modern):
+    """Base of Keras 3's optimizers: what all of them take, and how to use one.
+
+        params = opt.apply(grads, params)            # arrays, in any tree: the new ones are returned
+        params = opt.minimize(loss, params)          # loss is a function of the params; one compiled program
+        opt.apply_gradients(zip(grads, variables))   # Keras variables are assigned
+        params, weights = opt.stateless_apply(weights, grads, params)     # pure, inside your own jax.jit
+
+    The state is created by the first step, or by `build(params)`. In a step come, as in Keras 3: division by
+    `loss_scale_factor`, accumulation, clipping, weight decay, the update, the running mean, constraints.
+    `opt.transformation` is that as a gradtx chain.
+
+    Derive your own as Keras documents it: `build(variables)`, `update_step(gradient, variable, learning_rate)`,
+    `get_config`.
+
+    Raises:
+        ValueError: an argument that does not exist, or two kinds of clipping at once.
+    """
+
+    unknown_argument = ValueError
+    quiet: ClassVar[frozenset[str]] = frozenset({"decay"})
+
+    loss_scale_factor: Positive | None = None
+    "By what the loss was multiplied; the gradients are divided by it."
+    gradient_accumulation_steps: Window | None = None
+    "How many gradients make one update, with their mean."
+    name: Name = None
+    "Its name in configs and in those of its weights; by default the class's in snake case."
+
+    def check_settings(self) -> None:
+        super().check_settings()
+        if self.name is None:
+            self.name = snake_case(type(self).__name__)
+
+    def compose(self, learning_rate: Any) -> Transformation:
+        rate, window = with_decay(learning_rate, self.decay), self.gradient_accumulation_steps
+        if window is None:
+            tx = self.clipped_and_decayed(rate)
+        else:
+            rate = schedule_of_microsteps(rate, window) if is_schedule(rate) else rate
+            mean = chain(scale(1 / window), *stages(self.clipped_and_decayed(rate)))
+            tx = accumulate(mean, window, use_grad_mean=False)  # the state holds sums, as Keras's does
+        if self.loss_scale_factor is not None:
+            tx = chain(scale(1 / self.loss_scale_factor), *stages(tx))
+        return keras_ema(tx, self.ema_momentum, self.ema_overwrite_frequency, self.window) if self.use_ema else tx
+
+    @property
+    def window(self) -> int:
+        return self.gradient_accumulation_steps or 1
+
+    def loss_scale(self) -> float:
+        return self.loss_scale_factor or 1.0
+
+    def scale_loss(self, loss: Any) -> Any:
+        """The loss times `loss_scale_factor`, to be differentiated."""
+        return loss if self.loss_scale_factor is None else loss * self.loss_scale_factor
+
+    def header(self) -> Iterator[Weight]:
+        yield Weight(f"{self.name}/iteration", "iterations")
+        if not is_schedule(self._rate):
+            yield Weight(f"{self.name}/learning_rate", "learning_rate")
+        yield from self.average_weights()
+        for variable in self._built or () if self.gradient_accumulation_steps is not None else ():
+            yield Weight(self.slot_name("gradient_accumulator", variable), "acc_grads", variable)
+
+    def slot_name(self, slot: str, variable: str) -> str:
+        return f"{self.name}/{variable.replace('/', '_')}_{slot}"
+
+
+class SGD(Optimizer):
+    """Gradient descent, with momentum if wanted: v ← μ v − η g,  θ ← θ + v;  with `nesterov` θ ← θ + μ v − η g."""
+
+    chain = formulas.sgd
+    slots = ({"momentum": "trace"},)
+
+    learning_rate: Rate = 0.01
+    momentum: Fraction = 0.0
+    "μ; 0.9 is usual."
+    nesterov: Flag = False
+    "Whether to look one step ahead; without momentum it changes nothing."
+
+
+class RMSprop(Optimizer):
+    """RMSprop: v ← ρ v + (1 − ρ) g²,  θ ← θ − η g / √(v + ε);  centred, v minus the square of the mean gradient.
+
+    Hinton, 2012, https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf.
+    """
+
+    chain = formulas.rmsprop
+    slots = ({"velocity": "nu"}, {"momentum": "-trace"}, {"average_gradient": "mu"})
+
+    learning_rate: Rate = 0.001
+    rho: Decay = 0.9
+    "ρ; 0.9 to 0.99."
+    momentum: Fraction = 0.0
+    "μ of b ← μ b + η g / √(v + ε),  θ ← θ − b."
+    epsilon: NonNegative = 1e-7
+    "ε, inside the root."
+    centered: Flag = False
+    "Whether to divide by the standard deviation rather than the root mean square."
+
+
+class Adagrad(Optimizer):
+    """Adagrad: s ← s + g²,  θ ← θ − η g / √(s + ε). Duchi, Hazan & Singer, 2011."""
+
+    chain = formulas.adagrad
+    slots = ({"accumulator": "sum_of_squares"},)
+
+    learning_rate: Rate = 0.001
+    initial_accumulator_value: NonNegative = 0.1
+    "s before the first step."
+    epsilon: NonNegative = 1e-7
+    "ε, inside the root."
+
+
+class Adadelta(Optimizer):
+    """Adadelta: u = g √(d + ε) / √(a + ε),  θ ← θ − η u;  a, d: running means of g², u². arXiv:1212.5701."""
+
+    chain = formulas.adadelta
+    slots = ({"accumulated_grad": "e_g", "accumulated_delta_var": "e_x"},)
+
+    learning_rate: Rate = 0.001
+    "η; the paper has 1.0, with Keras's own default it hardly moves."
+    rho: Decay = 0.95
+    "Decay rate of both means."
+    epsilon: NonNegative = 1e-7
+    "ε."
+
+
+class Adam(Optimizer):
+    """Adam: θ ← θ − η √(1 − β₂ᵗ) / (1 − β₁ᵗ) · m / (√v + ε). Kingma & Ba, 2014, arXiv:1412.6980, end of Section 2."""
+
+    chain = formulas.adam
+    slots = ({"momentum": "mu", "velocity": "nu"}, {"velocity_hat": "nu_max"})
+
+    learning_rate: Rate = 0.001
+    beta_1: Decay = 0.9
+    "β₁: decay rate of m, the running mean of g."
+    beta_2: Decay = 0.999
+    "β₂: decay rate of v, that of g²."
+    epsilon: NonNegative = 1e-7
+    "ε: it is not divided by √(1 − β₂ᵗ), as in the paper's first form."
+    amsgrad: Flag = False
+    "Whether to divide by the largest v so far. arXiv:1904.09237."
+
+
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay: `Adam` whose `weight_decay` is not optional. arXiv:1711.05101."""
+
+    chain = formulas.adam
+    slots = Adam.slots
+
+    learning_rate: Rate = Adam.default("learning_rate")
+    weight_decay: NonNegative = 0.004
+    beta_1: Decay = Adam.default("beta_1")
+    beta_2: Decay = Adam.default("beta_2")
+    epsilon: NonNegative = Adam.default("epsilon")
+    amsgrad: Flag = Adam.default("amsgrad")
+
+
+class Adamax(Optimizer):
+    """Adamax: u ← max(β₂ u, |g|),  θ ← θ − η / (1 − β₁ᵗ) · m / (u + ε). arXiv:1412.6980, Section 7."""
+
+    chain = formulas.adamax
+    slots = ({"momentum": "mu", "norm": "nu"},)
+
+    learning_rate: Rate = Adam.default("learning_rate")
+    beta_1: Decay = Adam.default("beta_1")
+    beta_2: Decay = Adam.default("beta_2")
+    epsilon: NonNegative = Adam.default("epsilon")
+
+
+class Nadam(Optimizer):
+    """Adam with Nesterov's momentum, β₁ (1 − ½ · 0.96ᵗ) in step t. Dozat, 2016."""
+
+    chain = formulas.nadam
+    slots = ({"momentum": "mu", "velocity": "nu"},)
+
+    learning_rate: Rate = Adam.default("learning_rate")
+    beta_1: Decay = Adam.default("beta_1")
+    beta_2: Decay = Adam.default("beta_2")
+    epsilon: NonNegative = Adam.default("epsilon")
+
+    def footer(self) -> Iterator[Weight]:
+        yield Weight(f"{self.name}/u_product", "mu_product", "*")
+
+
+class Adafactor(Optimizer):
+    """Adafactor: the second moments of matrices as a row and a column, steps as large as the variable. arXiv:1804.04235.
+
+    Factors the last two axes.
+    """
+
+    chain = formulas.adafactor
+
+    learning_rate: Rate = 0.001
+    beta_2_decay: NonPositive = -0.8
+    "c: the moments' decay rate is 1 − tᶜ."
+    epsilon_1: NonNegative = 1e-30
+    "Added to the squared gradient."
+    epsilon_2: NonNegative = 1e-3
+    "Least size of a variable, by which its step is multiplied."
+    clip_threshold: Positive = 1.0
+    "Largest root mean square of a variable's update."
+    relative_step: Flag = True
+    "Without effect, as in Keras, where the rate is at most 1 / √t in any case."
+
+    def slot_weights(self) -> Iterator[Weight]:
+        for name, like in (self._built or {}).items():
+            is_factored = len(like.shape) >= 2
+            for field in ("v_row", "v_col"):
+                yield Weight(name, field, name) if is_factored else Weight(name, "", name, derived=_unused)
+            name = self.slot_name("velocity", name), name
+            yield Weight(name[0], "", name[1], derived=factored) if is_factored else Weight(name[0], "v", name[1])
+
+
+def _unused(state: Any, variable: str) -> Any:
+    return jnp.zeros((), jnp.int32)
+
+
+class Ftrl(Optimizer):
+    """FTRL-Proximal: sparse linear models. McMahan et al., 2013, Algorithm 1."""
+
+    chain = formulas.ftrl
+    slots = ({"accumulator": "accumulator", "linear": "linear"},)
+
+    learning_rate: Rate = 0.001
+    "η; 0.1 is usual for linear models."
+    learning_rate_power: NonPositive = -0.5
+    "How the step size falls with the accumulator."
+    initial_accumulator_value: NonNegative = 0.1
+    "The accumulator before the first step."
+    l1_regularization_strength: NonNegative = 0.0
+    "λ₁: makes parameters exactly zero."
+    l2_regularization_strength: NonNegative = 0.0
+    "λ₂: makes parameters small."
+    l2_shrinkage_regularization_strength: NonNegative = 0.0
+    "The same by way of the gradient."
+    beta: NonNegative = 0.0
+    "Smooths the first steps."
+
+
+class Lion(Optimizer):
+    """Lion: θ ← θ − η sign(β₁ m + (1 − β₁) g). arXiv:2302.06675."""
+
+    chain = formulas.lion
+    slots = ({"momentum": "mu"},)
+
+    learning_rate: Rate = 0.001
+    "η; a third to a tenth of Adam's is advised."
+    beta_1: PositiveDecay = 0.9
+    "Weight of the momentum in the update."
+    beta_2: PositiveDecay = 0.99
+    "Decay rate of the momentum."
+
+
+class Lamb(Optimizer):
+    """LAMB: Adam's step, made as long as the variable: θ ← θ − η ‖θ‖ / ‖u‖ u. arXiv:1904.00962."""
+
+    chain = formulas.lamb
+    slots = ({"momentum": "mu", "velocity": "nu"},)
+
+    learning_rate: Rate = Adam.default("learning_rate")
+    beta_1: Decay = Adam.default("beta_1")
+    beta_2: Decay = Adam.default("beta_2")
+    epsilon: NonNegative = Adam.default("epsilon")
+
+
+class ScheduleFreeAdamW(Optimizer):
+    """Schedule-free AdamW: gradients are taken between a fast path z and its average x. arXiv:2405.15682.
+
+    `gradtx.eval_params(opt.state, ...)` gives x, at which to evaluate.
+    """
+
+    chain = formulas.schedule_free_adamw
+    slots = ({"momentum": "z", "velocity": "nu"},)
+
+    learning_rate: Rate = 0.0025
+    beta_1: PositiveDecay = Adam.default("beta_1")
+    "β: gradients are taken at (1 − β) z + β x."
+    beta_2: Decay = Adam.default("beta_2")
+    epsilon: NonNegative = 1e-8
+    "ε."
+    warmup_steps: NonNegativeInt = 0
+    "Steps until η is reached."
+
+    def _counted(self, inner_state: Any, steps: Any) -> Any:
+        updates = jnp.asarray(steps // self.window, jnp.float32)  # every step weighs 1
+        return replace(super()._counted(inner_state, steps), weight_sum=updates)

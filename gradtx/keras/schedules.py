@@ -1,0 +1,401 @@
+"""Keras's learning rate schedules. Each is a table of fields, and a name for one of gradtx's schedules.
+
+Like all schedules of gradtx they print as the Python that made them, compare, hash, pickle and may stand wherever a
+schedule is wanted. Keras evaluates them at the number of updates made before this one: 0, 1, 2, ….
+"""
+
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+import jax
+import numpy as np
+from jax import Array
+
+from gradtx.core.check import describe
+from gradtx.core.hyperparams import Flag, Fraction, NonNegative, Number, Positive, kind_of
+from gradtx.core.spec import from_config, to_config
+from gradtx.keras.table import Name
+from gradtx.schedules.base import Schedule, constant_schedule
+from gradtx.schedules.basic import (
+    exponential_decay,
+    inverse_time_decay,
+    polynomial_cycle_schedule,
+    polynomial_schedule,
+)
+from gradtx.schedules.cosine import cosine_decay_restarts_schedule, cosine_decay_schedule
+from gradtx.schedules.join import join_schedules
+from gradtx.schedules.warmup import warmup_cosine_decay_schedule
+
+__all__ = [
+    "CosineDecay",
+    "CosineDecayRestarts",
+    "ExponentialDecay",
+    "InverseTimeDecay",
+    "LearningRateSchedule",
+    "PiecewiseConstantDecay",
+    "PolynomialDecay",
+    "deserialize",
+    "serialize",
+]
+
+
+class LearningRateSchedule:
+    """A learning rate that depends on the step. Derive from it to write your own, as in Keras.
+
+    >>> class Inverse(LearningRateSchedule):
+    ...     def __init__(self, initial_learning_rate):
+    ...         self.initial_learning_rate = initial_learning_rate
+    ...     def __call__(self, step):
+    ...         return self.initial_learning_rate / (step + 1)
+    ...     def get_config(self):
+    ...         return {"initial_learning_rate": self.initial_learning_rate}
+    >>> deserialize(serialize(Inverse(0.5)), custom_objects={"Inverse": Inverse})(4)
+    0.1
+    """
+
+    def __call__(self, step: Any) -> Any:
+        """The learning rate after `step` updates; to be overridden."""
+        raise NotImplementedError(f"{type(self).__name__} must define __call__(self, step)")
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor as plain data; to be overridden where the schedule is to be saved."""
+        raise NotImplementedError(f"{type(self).__name__} must define get_config(self) to be saved")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The schedule that `get_config` describes."""
+        return cls(**config)
+
+
+class _Named(Schedule, LearningRateSchedule, abstract=True):
+    """A name for a schedule of gradtx."""
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule of gradtx that this one is."""
+        raise NotImplementedError
+
+    def at(self, t: Array) -> Any:
+        return self.schedule.at(t)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor as plain data."""
+        return {name: _plain(getattr(self, name)) for name in self.field_kinds()}
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it."""
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value.item() if isinstance(value, jax.Array) else value
+
+
+# Kinds of field that only Keras has.
+
+
+class StepsKind:
+    """A whole number of steps, which Keras's users like to compute: 1e5 is one, too."""
+
+    numeric = False
+
+    def __init__(self, low: int) -> None:
+        self.low = self.example = low
+
+    def convert(self, where: str, value: Any) -> int:
+        value = value.item() if isinstance(value, np.generic) else value
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"{where} must be a number of steps, got {describe(value)}")
+        if not value >= self.low or not math.isfinite(value):
+            raise ValueError(f"{where} must be a number of steps of at least {self.low}, got {value}")
+        if value != int(value):
+            raise ValueError(f"{where} must be a whole number of steps, got {value}: round it")
+        return int(value)
+
+
+class ListKind:
+    """A list of numbers; of steps if it is to increase."""
+
+    numeric = False
+
+    def __init__(self, *example: float, increasing: bool = False) -> None:
+        self.example, self.increasing = example, increasing
+
+    def convert(self, where: str, value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple | np.ndarray) or np.ndim(value) != 1:
+            raise TypeError(f"{where} must be a list of numbers, got {describe(value)}")
+        if self.increasing:
+            steps = tuple(StepsKind(0).convert(f"{where}[{i}]", item) for i, item in enumerate(value))
+            if list(steps) != sorted(set(steps)):
+                raise ValueError(f"{where} must increase, got {list(steps)}")
+            return steps
+        return tuple(kind_of(Number).convert(f"{where}[{i}]", item) for i, item in enumerate(value))
+
+    def shown(self, value: tuple[Any, ...]) -> list[Any]:
+        """As it was written."""
+        return list(value)
+
+
+PositiveSteps = Annotated[int, StepsKind(1)]
+"A number of steps, at least 1."
+Steps = Annotated[int, StepsKind(0)]
+"A number of steps."
+
+
+# The schedules.
+
+
+class ExponentialDecay(_Named, name="keras.ExponentialDecay"):
+    """Multiply by `decay_rate` every `decay_steps` steps: `gradtx.exponential_decay`."""
+
+    initial_learning_rate: Number
+    "Value at step 0."
+    decay_steps: PositiveSteps
+    "Steps in which it is multiplied by `decay_rate` once."
+    decay_rate: Positive
+    "The factor."
+    staircase: Flag = False
+    "Whether to step down at once instead of sliding."
+    name: Name = "ExponentialDecay"
+    "What Keras calls the operation."
+
+    @property
+    def schedule(self) -> exponential_decay:
+        return exponential_decay(
+            self.initial_learning_rate, self.decay_steps, self.decay_rate, staircase=self.staircase
+        )
+
+
+class PiecewiseConstantDecay(_Named, name="keras.PiecewiseConstantDecay"):
+    """The first of `values` up to the first of `boundaries`, that step included, then the next: `join_schedules`.
+
+    Raises:
+        ValueError: not exactly one value more than boundaries.
+
+    >>> schedule = PiecewiseConstantDecay([10, 20], [1.0, 0.5, 0.25])
+    >>> [float(schedule(step)) for step in (0, 10, 11, 20, 21)]
+    [1.0, 1.0, 0.5, 0.5, 0.25]
+    """
+
+    boundaries: Annotated[Any, ListKind(10, increasing=True)]
+    "The last step of each value but the last."
+    values: Annotated[Any, ListKind(0.1, 0.01)]
+    "One more than boundaries."
+    name: Name = "PiecewiseConstant"
+    "What Keras calls the operation."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.values) != len(self.boundaries) + 1:
+            raise ValueError(
+                f"PiecewiseConstantDecay: {len(self.boundaries)} boundaries need {len(self.boundaries) + 1} values, "
+                f"got {len(self.values)}"
+            )
+
+    @property
+    def schedule(self) -> join_schedules:
+        return join_schedules([constant_schedule(value) for value in self.values], [b + 1 for b in self.boundaries])
+
+
+class PolynomialDecay(_Named, name="keras.PolynomialDecay"):
+    """Down to `end_learning_rate` along a power of the remaining time: `gradtx.polynomial_schedule`.
+
+    With `cycle` it begins again, over a longer time, whenever it has ended: `gradtx.polynomial_cycle_schedule`.
+    """
+
+    initial_learning_rate: Number
+    "Value at step 0."
+    decay_steps: PositiveSteps
+    "Steps until the end."
+    end_learning_rate: Number = 0.0001
+    "Value at the end."
+    power: Positive = 1.0
+    "1 is linear."
+    cycle: Flag = False
+    "Whether to begin again."
+    name: Name = "PolynomialDecay"
+    "What Keras calls the operation."
+
+    @property
+    def schedule(self) -> polynomial_schedule | polynomial_cycle_schedule:
+        kind = polynomial_cycle_schedule if self.cycle else polynomial_schedule
+        return kind(self.initial_learning_rate, self.end_learning_rate, self.power, self.decay_steps)
+
+
+class InverseTimeDecay(_Named, name="keras.InverseTimeDecay"):
+    """Divide by 1 + `decay_rate` · step / `decay_steps`: `gradtx.inverse_time_decay`."""
+
+    initial_learning_rate: Number
+    "Value at step 0."
+    decay_steps: PositiveSteps
+    "The unit of time."
+    decay_rate: NonNegative
+    "How fast it falls."
+    staircase: Flag = False
+    "Whether to step down at once instead of sliding."
+    name: Name = "InverseTimeDecay"
+    "What Keras calls the operation."
+
+    @property
+    def schedule(self) -> inverse_time_decay:
+        return inverse_time_decay(self.initial_learning_rate, self.decay_rate, self.decay_steps, self.staircase)
+
+
+class CosineDecay(_Named, name="keras.CosineDecay"):
+    """Down half a cosine: `gradtx.cosine_decay_schedule`.
+
+    Given `warmup_target`, first along a line from `initial_learning_rate` to it, in `warmup_steps` steps, to which the
+    `decay_steps` are added: `gradtx.warmup_cosine_decay_schedule`, which counts them all.
+    """
+
+    initial_learning_rate: Number
+    "Value at step 0."
+    decay_steps: PositiveSteps
+    "Steps of the fall."
+    alpha: Fraction = 0.0
+    "What remains at the end, as a share of where the fall begins."
+    name: Name = "CosineDecay"
+    "What Keras calls the operation."
+    warmup_target: Number | None = None
+    "Value at the end of the warm-up; `None` is none."
+    warmup_steps: Steps = 0
+    "Steps of the warm-up."
+
+    @property
+    def schedule(self) -> cosine_decay_schedule | warmup_cosine_decay_schedule:
+        if self.warmup_target is None:
+            return cosine_decay_schedule(self.initial_learning_rate, self.decay_steps, self.alpha)
+        return warmup_cosine_decay_schedule(
+            self.initial_learning_rate,
+            self.warmup_target,
+            self.warmup_steps,
+            self.warmup_steps + self.decay_steps,
+            self.alpha * self.warmup_target,
+        )
+
+
+class CosineDecayRestarts(_Named, name="keras.CosineDecayRestarts"):
+    """Down half a cosine, and again, each time longer and from lower: `gradtx.cosine_decay_restarts_schedule`."""
+
+    initial_learning_rate: Number
+    "Value at step 0."
+    first_decay_steps: PositiveSteps
+    "Steps of the first fall."
+    t_mul: Annotated[Any, cosine_decay_restarts_schedule.field_kinds()["t_mul"]] = 2.0
+    "How much longer each fall is than the one before, at least 1."
+    m_mul: Positive = 1.0
+    "How much lower each begins."
+    alpha: Fraction = 0.0
+    "What remains at the end of each, as a share of `initial_learning_rate`."
+    name: Name = "SGDRDecay"
+    "What Keras calls the operation."
+
+    @property
+    def schedule(self) -> cosine_decay_restarts_schedule:
+        return cosine_decay_restarts_schedule(
+            self.initial_learning_rate, self.first_decay_steps, self.t_mul, self.m_mul, self.alpha
+        )
+
+
+# Schedules as data, and back.
+
+_BUILT_IN: dict[str, type[LearningRateSchedule]] = {
+    cls.__name__: cls
+    for cls in (
+        CosineDecay,
+        CosineDecayRestarts,
+        ExponentialDecay,
+        InverseTimeDecay,
+        PiecewiseConstantDecay,
+        PolynomialDecay,
+    )
+}
+_OURS = ("keras", "tf_keras", "tensorflow")
+"The packages whose schedules of these names are meant."
+_KEYS = {"module", "class_name", "config", "registered_name", "shared_object_id"}
+
+
+def serialize(learning_rate_schedule: Any, use_legacy_format: bool = False) -> dict[str, Any]:
+    """A schedule as plain data, as Keras 3 writes it, or as tf.keras did: `{class_name, config}`.
+
+    A schedule of gradtx goes by its gradtx config, in the form of Keras 3.
+
+    Raises:
+        TypeError: not a schedule that can be written.
+
+    >>> serialize(InverseTimeDecay(0.1, 5, 0.5), use_legacy_format=True)["class_name"]
+    'InverseTimeDecay'
+    """
+    if isinstance(learning_rate_schedule, LearningRateSchedule):
+        name, config = type(learning_rate_schedule).__name__, learning_rate_schedule.get_config()
+        if use_legacy_format:
+            return {"class_name": name, "config": config}
+        if type(learning_rate_schedule) is _BUILT_IN.get(name):
+            return _entry("keras.optimizers.schedules", name, config, None)
+        return _entry(None, name, config, name)
+    if isinstance(learning_rate_schedule, Schedule):
+        name = learning_rate_schedule.registered_name
+        return _entry("gradtx", name, to_config(learning_rate_schedule), f"gradtx>{name}")
+    raise TypeError(
+        f"serialize: expected a LearningRateSchedule or a gradtx schedule, got {describe(learning_rate_schedule)}"
+    )
+
+
+def _entry(module: str | None, name: str, config: dict[str, Any], registered_name: str | None) -> dict[str, Any]:
+    return {"module": module, "class_name": name, "config": config, "registered_name": registered_name}
+
+
+def deserialize(config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Any:
+    """The schedule that `serialize`, Keras 3 or tf.keras wrote. Names are looked up; nothing is imported or executed.
+
+    Your own classes are found in `custom_objects`, a dict from their names.
+
+    Raises:
+        ValueError: an unknown name or key, or arguments that the schedule refuses.
+        TypeError: not a config, or arguments that the schedule does not have.
+
+    >>> deserialize({"class_name": "CosineDecay", "config": {"initial_learning_rate": 0.1, "decay_steps": 100}})
+    CosineDecay(0.1, 100)
+    """
+    if not isinstance(config, Mapping):
+        raise TypeError(f"deserialize: expected a dict with class_name and config, got {describe(config)}")
+    if unknown := config.keys() - _KEYS:
+        raise ValueError(f"deserialize: unknown keys {_listed(unknown)}; a schedule has {_listed(_KEYS)}")
+    name, arguments = config.get("class_name"), config.get("config")
+    if not isinstance(name, str) or not isinstance(arguments, Mapping):
+        raise ValueError(f"deserialize: expected the name class_name and the dict config, got {dict(config)!r}")
+    if config.get("module") == "gradtx" and name not in (custom_objects or {}):
+        return _from_gradtx(arguments)
+    cls = _find(name, config, custom_objects or {})
+    return cls.from_config(arguments)
+
+
+def _find(name: str, config: Mapping[str, Any], custom_objects: Mapping[str, Any]) -> Any:
+    """The class of this name, of the user's or of Keras's."""
+    cls = custom_objects.get(config.get("registered_name") or name, custom_objects.get(name))
+    if cls is not None:
+        if not isinstance(cls, type) or not hasattr(cls, "from_config"):
+            raise TypeError(f"deserialize: custom_objects[{name!r}] must be a class with from_config, got {cls!r}")
+        return cls
+    module = config.get("module")
+    if name in _BUILT_IN and (module is None or str(module).split(".")[0] in _OURS):
+        return _BUILT_IN[name]
+    close = difflib.get_close_matches(name, _BUILT_IN, 1)
+    hint = f"did you mean {close[0]!r}? " if close and close[0] != name else ""
+    where = "" if module is None else f" in {module!r}"
+    raise ValueError(
+        f"deserialize: no schedule {name!r}{where}; {hint}There are {_listed(_BUILT_IN)}; "
+        f"for a class of your own, custom_objects={{{name!r}: the_class}}"
+    )
+
+
+def _from_gradtx(config: Mapping[str, Any]) -> Schedule:
+    schedule = from_config(config)
+    if not isinstance(schedule, Schedule):
+        raise ValueError(f"deserialize: expected a schedule, got the config of {schedule!r}")
+    return schedule
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(sorted(map(repr, names)))

@@ -1,0 +1,195 @@
+"""Classes that are tables: their annotated fields are the constructor's arguments, their attributes and the config.
+
+    class SGD(Optimizer):
+        learning_rate: Rate = 0.01
+        momentum: Fraction = 0.0
+
+From that follow `SGD(learning_rate=0.01, momentum=0.0, ..., what every Optimizer takes)`, with checks and messages,
+`opt.momentum`, `opt.momentum = 0.9`, `repr`, `get_config` and `from_config`.
+"""
+
+import difflib
+import functools
+import inspect
+import typing
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
+
+import jax
+import jax.core
+
+from gradtx.core.check import describe
+from gradtx.core.hyperparams import Kind, NonNegative, Real, is_schedule, kind_of
+
+__all__ = ["Table"]
+
+
+class Field(NamedTuple):
+    """One argument of the constructor."""
+
+    kind: Kind
+    default: Any
+
+
+class NameKind:
+    """A name: a string, or `None` for the class's own."""
+
+    example = None
+    numeric = False
+
+    def convert(self, where: str, value: Any) -> str | None:
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"{where} must be a string, got {describe(value)}")
+        return value
+
+
+Name = Annotated[Any, NameKind()]
+"What an optimizer is called in configs and in the names of its weights."
+
+
+class EpsilonKind:
+    """A small number; `None` stands for Keras's 1e-7."""
+
+    example = 1e-7
+    numeric = False
+
+    def convert(self, where: str, value: Any) -> float:
+        return 1e-7 if value is None else kind_of(NonNegative).convert(where, value)
+
+
+Epsilon = Annotated[Any, EpsilonKind()]
+"Added to a denominator; `None` is 1e-7."
+
+_SPELLINGS = {"lr": "learning_rate", "learning_rate": "lr"}
+"Two names of one thing; each class has one of them, and takes both."
+_ELSEWHERE = {"b1": "beta_1", "beta1": "beta_1", "b2": "beta_2", "beta2": "beta_2", "eps": "epsilon", "wd": "weight_decay"}
+
+
+class Table:
+    """Base of classes whose annotated fields say what their constructor takes."""
+
+    quiet: ClassVar[frozenset[str]] = frozenset()
+    "Fields that the config leaves out while they have their defaults."
+    unknown_argument: ClassVar[type[Exception]] = TypeError
+    "What an argument that does not exist raises."
+    __signature__: ClassVar[inspect.Signature]
+
+    _defaults: ClassVar[dict[str, Any]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        declared = [name for name, hint in vars(cls).get("__annotations__", {}).items() if _is_field(name, hint)]
+        cls._defaults = {name: vars(cls)[name] for name in declared if name in vars(cls)}
+        for name in cls._defaults:  # properties of a base class shall be seen, not these
+            delattr(cls, name)
+        if "__init__" not in vars(cls):
+            keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+            fields = _fields(cls).items()
+            parameters = [inspect.Parameter(name, keyword, default=field.default) for name, field in fields]
+            cls.__signature__ = inspect.Signature(parameters)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        given = _bound(type(self), args, kwargs)
+        for name, field in self.fields().items():
+            value = given[name] if name in given else field.default
+            if value is inspect.Parameter.empty:
+                raise TypeError(f"{type(self).__name__}: {name} is missing")
+            setattr(self, name, value)
+        self.check_settings()
+
+    def check_settings(self) -> None:
+        """Refuse arguments that do not go together."""
+
+    @classmethod
+    def fields(cls) -> Mapping[str, Field]:
+        """Kind and default of every argument of the constructor, in order."""
+        return _fields(cls)
+
+    @classmethod
+    def default(cls, name: str) -> Any:
+        """The default of an argument, for classes that have the same."""
+        return cls.fields()[name].default
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        field = self.fields().get(name)
+        object.__setattr__(self, name, value if field is None else self.convert(name, field.kind, value))
+
+    def convert(self, name: str, kind: Kind, value: Any) -> Any:
+        """The checked value of a field."""
+        where = f"{type(self).__name__}: {name}"
+        if isinstance(value, jax.core.Tracer):
+            raise TypeError(f"{where} is traced: an optimizer is made, and changed, outside of jax.jit")
+        if is_schedule(value) and isinstance(getattr(kind, "kind", kind), Real):
+            raise TypeError(f"{where} must be a number, got {describe(value)}")
+        value = kind.convert(where, value)
+        return value.item() if isinstance(value, jax.Array) else value
+
+    def settings(self) -> dict[str, Any]:
+        """The value of every field."""
+        return {name: getattr(self, name) for name in self.fields()}
+
+    def get_config(self) -> dict[str, Any]:
+        """The fields as plain data, from which `from_config` makes an equal one."""
+        fields = self.fields()
+        return {
+            name: value
+            for name, value in self.settings().items()
+            if name not in self.quiet or value != fields[name].default
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
+        """The optimizer of a config. `custom_objects` is taken for Keras's sake."""
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        fields = self.fields().items()
+        shown = [f"{name}={getattr(self, name)!r}" for name, field in fields if self._is_told(name, field)]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def _is_told(self, name: str, field: Field) -> bool:
+        if field.default is inspect.Parameter.empty:
+            return True
+        value = getattr(self, name)
+        return value is not field.default and value != self.convert(name, field.kind, field.default)
+
+
+def _is_field(name: str, hint: Any) -> bool:
+    return not name.startswith("_") and typing.get_origin(hint) is not ClassVar
+
+
+@functools.cache
+def _fields(cls: type[Table]) -> dict[str, Field]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    owners = [owner for owner in cls.__mro__ if issubclass(owner, Table)]
+    own_first = [cls, *reversed(owners[1:])]
+    names = dict.fromkeys(name for owner in own_first for name in vars(owner).get("__annotations__", {}))
+    names = [name for name in names if _is_field(name, hints[name])]
+    names = sorted(names, key=lambda name: (name not in _SPELLINGS, name in cls.quiet))  # rate first, extensions last
+    defaults = {name: value for owner in reversed(owners) for name, value in owner._defaults.items()}
+    return {name: Field(kind_of(hints[name]), defaults.get(name, inspect.Parameter.empty)) for name in names}
+
+
+def _bound(cls: type[Table], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments by their names."""
+    names = list(_fields(cls))
+    if len(args) > len(names):
+        raise TypeError(f"{cls.__name__} takes at most {len(names)} arguments, got {len(args)}")
+    given = dict(zip(names, args, strict=False))
+    for name, value in kwargs.items():
+        own = name if name in names else _SPELLINGS.get(name, name)
+        if own not in names:
+            raise cls.unknown_argument(_unknown(cls, name))
+        if own in given:
+            both = "lr and learning_rate are two names of one argument" if own in _SPELLINGS else f"{own} is given twice"
+            raise TypeError(f"{cls.__name__}: {both}: give one")
+        given[own] = value
+    return given
+
+
+def _unknown(cls: type[Table], name: str) -> str:
+    names = list(_fields(cls))
+    other = _ELSEWHERE.get(name)
+    close = [other] if other in names else difflib.get_close_matches(name, names, 1)
+    hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(names)}"
+    return f"{cls.__name__}: unexpected argument {name}; {hint}"

@@ -1,0 +1,130 @@
+"""What an optimizer updates: the leaves of a tree of arrays, or of variables that hold arrays and can be assigned."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from gradtx.core.check import describe
+from gradtx.core.masks import leaf_names
+from gradtx.core.tree import Tree
+
+__all__ = ["Variable", "Variables", "is_variable"]
+
+
+class Variable:
+    """An array that can be assigned, for training loops written in Keras's way.
+
+    >>> v = Variable([1.0, 2.0], name="w")
+    >>> v.assign_sub([0.5, 0.5])
+    >>> v
+    Variable(w, float32[2])
+    >>> v + 1.0
+    Array([1.5, 2.5], dtype=float32)
+    """
+
+    def __init__(self, value: Any, name: str = "variable", constraint: Callable[[Any], Any] | None = None) -> None:
+        self.value: Any = jnp.asarray(value)
+        self.name = self.path = name
+        self.constraint = constraint
+
+    def assign(self, value: Any) -> None:
+        """Give it another value, in its own dtype.
+
+        Raises:
+            ValueError: another shape.
+        """
+        value = jnp.asarray(value, self.dtype)
+        if value.shape != self.shape:
+            raise ValueError(f"{self.name}: expected the shape {list(self.shape)}, got {list(value.shape)}")
+        self.value = value
+
+    def assign_add(self, value: Any) -> None:
+        """Add to its value."""
+        self.assign(self.value + jnp.asarray(value, self.dtype))
+
+    def assign_sub(self, value: Any) -> None:
+        """Subtract from its value."""
+        self.assign(self.value - jnp.asarray(value, self.dtype))
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """Its value as a NumPy array."""
+        return np.asarray(self.value)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of its value."""
+        return self.value.shape
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of its value."""
+        return self.value.dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of its axes."""
+        return self.value.ndim
+
+    def __jax_array__(self) -> Array:
+        return self.value
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        return np.asarray(self.value, dtype)
+
+    def __getitem__(self, index: Any) -> Array:
+        return self.value[index]
+
+    def __repr__(self) -> str:
+        return f"Variable({self.name}, {describe(self.value)})"
+
+
+def _operator(name: str) -> Callable[..., Any]:
+    def operate(self: Variable, *others: Any) -> Any:
+        return getattr(self.value, name)(*(other.value if is_variable(other) else other for other in others))
+
+    return operate
+
+
+for _name in ("add", "sub", "mul", "truediv", "pow", "matmul", "floordiv", "mod"):
+    for _side in ("", "r"):
+        setattr(Variable, f"__{_side}{_name}__", _operator(f"__{_side}{_name}__"))
+for _name in ("lt", "le", "gt", "ge", "neg", "abs"):
+    setattr(Variable, f"__{_name}__", _operator(f"__{_name}__"))
+
+
+def is_variable(x: Any) -> bool:
+    """Whether `x` holds an array that can be assigned: a Keras variable, or one of ours."""
+    return hasattr(x, "assign") and hasattr(x, "value")
+
+
+class Variables(NamedTuple):
+    """The leaves of what was given as parameters."""
+
+    leaves: list[Any]
+    "Arrays or variables."
+    treedef: Any
+    "The structure around them."
+    names: list[str]
+    "`dense/kernel`: the variable's own path, or where in the tree the array is."
+
+    @classmethod
+    def of(cls, params: Tree) -> "Variables":
+        """Those of any tree of arrays or variables."""
+        leaves, treedef = jax.tree.flatten(params, is_leaf=is_variable)
+        places = leaf_names(treedef.unflatten(list(range(len(leaves)))))
+        names = [getattr(leaf, "path", getattr(leaf, "name", None)) or str(place) for leaf, place in zip(leaves, places)]
+        return cls(leaves, treedef, names)
+
+    @property
+    def values(self) -> list[Any]:
+        """Their arrays."""
+        return [jnp.asarray(leaf.value) if is_variable(leaf) else jnp.asarray(leaf) for leaf in self.leaves]
+
+    @property
+    def are_assignable(self) -> bool:
+        """Whether they are variables, rather than arrays."""
+        return bool(self.leaves) and all(map(is_variable, self.leaves))

@@ -1,0 +1,484 @@
+"""Muon: momentum made orthogonal, for matrices; what is no matrix is left to Adam."""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from gradtx.core import check, numerics, tree
+from gradtx.core.compose import Container, Inner, Optimizer, chain
+from gradtx.core.hyperparams import Choice, Decay, DType, Flag, NonNegative, Positive, PositiveInt, Rate
+from gradtx.core.leafwise import Leafwise
+from gradtx.core.masks import LeafRule, Mask, Pattern, mask_leaves, weights_only
+from gradtx.core.spec import Spec
+from gradtx.core.tree import Tree
+from gradtx.optimizers.adam import adamw, corrected_mean, scale_by_adam
+from gradtx.transforms.decay import add_decayed_weights
+from gradtx.transforms.scaling import scale_by_learning_rate
+from gradtx.wrappers.masked import MaskedState, init_visible, merge, update_visible
+
+__all__ = [
+    "MaskedElseState",
+    "MuonDimensionNumbers",
+    "MuonState",
+    "masked_else",
+    "matrices_only",
+    "muon",
+    "orthogonalize",
+    "scale_by_muon",
+    "scale_by_shape",
+]
+
+Triple = tuple[float, float, float]
+
+STANDARD: Triple = (3.4445, -4.7750, 2.0315)
+"Jordan's: steepest at 0; singular values end between 0.7 and 1.2."
+DION: tuple[Triple, ...] = (
+    (4.0848, -6.8946, 2.9270),
+    (3.9505, -6.3029, 2.6377),
+    (3.7418, -5.5913, 2.3037),
+    (2.8769, -3.1427, 1.2046),
+    (2.8366, -3.0525, 1.2012),
+)
+"One triple for each of five steps: singular values end closer to 1. Ahn et al., 2025, https://arxiv.org/abs/2504.05295"
+PRESETS = {"standard": STANDARD, "dion": DION}
+
+
+def orthogonalize(x: Array, steps: int = 5, coeffs: Any = STANDARD, eps: Any = 1e-8, dtype: Any = None) -> Array:
+    """About U Vᵀ, where x = U S Vᵀ: a matrix with the singular vectors of `x` and singular values near 1.
+
+        X = x / (‖x‖ + ε)
+        X ← a X + (b A + c A²) X,   A = X Xᵀ      `steps` times
+
+    This is the iteration of Newton and Schulz with an odd polynomial of degree five. Given one triple (a, b, c) for
+    each step, it makes as many steps as there are triples. `x` has shape (m, n); zeros stay zeros. The iteration is in
+    float32, or in `dtype`: bfloat16 will do for training.
+
+    Jordan et al., 2024. https://kellerjordan.github.io/posts/muon/
+
+    >>> orthogonalize(jnp.array([[3.0, 0.0], [0.0, 0.2]])).round(1)
+    Array([[0.7, 0. ],
+           [0. , 1.1]], dtype=float32)
+    """
+    is_tall = x.shape[0] > x.shape[1]
+    x = x.T if is_tall else x  # so that A is the smaller of the two products
+    unit = tree.scale(1 / (tree.norm(x) + eps), x)
+    x = unit if dtype is None or jnp.iscomplexobj(unit) else unit.astype(dtype)
+    for a, b, c in _triples(coeffs, steps):
+        gram = _product(x, jnp.conj(x.T))
+        x = a * x + _product(b * gram + c * _product(gram, gram), x)
+    return (x.T if is_tall else x).astype(unit.dtype)
+
+
+def _triples(coeffs: Any, steps: int) -> Sequence[Triple]:
+    return coeffs if isinstance(coeffs[0], tuple) else [coeffs] * steps
+
+
+def _product(a: Array, b: Array) -> Array:
+    """A matrix product as precise as its dtype: accelerators take float32 for bfloat16 unless told not to."""
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+# How an array is a matrix.
+
+
+class AxesKind:
+    """An axis, or several; counted from the end if negative."""
+
+    numeric = False
+    example = 0
+
+    def convert(self, where: str, value: Any) -> int | tuple[int, ...]:
+        axes = value if isinstance(value, list | tuple) else (value,)
+        if any(isinstance(axis, bool) or not isinstance(axis, int) for axis in axes):
+            raise TypeError(f"{where} must be an axis or a tuple of axes, got {value!r}")
+        return tuple(value) if isinstance(value, list) else value
+
+
+class MuonDimensionNumbers(Spec):
+    """Which axes of an array are the rows of a matrix, which its columns; along all others matrices are stacked.
+
+    `MuonDimensionNumbers()`           a kernel of shape (in, out), as in Flax and Keras
+    `MuonDimensionNumbers(1, 0)`       a weight of shape (out, in), as in torch
+    `MuonDimensionNumbers(-2, -1)`     kernels stacked along the leading axes
+    `MuonDimensionNumbers(None, -1)`   a convolution of shape (height, width, in, out)
+    """
+
+    reduction_axis: Annotated[Any, AxesKind()] | None = 0
+    "Axes that are summed over where the array is applied, the inputs; `None`: all but those of the output."
+    output_axis: Annotated[Any, AxesKind()] = 1
+    "Axes of the outputs."
+
+    def axes(self, ndim: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """The axes along which matrices are stacked, those of the rows and those of the columns, of `ndim` in all.
+
+        Raises:
+            ValueError: there is no such axis, or it is named twice.
+        """
+        output = _from_the_front(self.output_axis, ndim)
+        others = tuple(axis for axis in range(ndim) if axis not in output)
+        reduction = others if self.reduction_axis is None else _from_the_front(self.reduction_axis, ndim)
+        if len({*reduction, *output}) < len(reduction) + len(output):
+            raise ValueError(f"an axis is named twice in {self!r}")
+        return tuple(axis for axis in others if axis not in reduction), reduction, output
+
+
+def _from_the_front(axes: Any, ndim: int) -> tuple[int, ...]:
+    axes = axes if isinstance(axes, tuple) else (axes,)
+    if wrong := [axis for axis in axes if not -ndim <= axis < ndim]:
+        raise ValueError(f"there is no axis {wrong[0]}")
+    return tuple(axis % ndim for axis in axes)
+
+
+class DimensionNumbersKind:
+    """`MuonDimensionNumbers`, or the pair of axes that it is made of."""
+
+    numeric = False
+
+    @property
+    def example(self) -> MuonDimensionNumbers:
+        return MuonDimensionNumbers()
+
+    def convert(self, where: str, value: Any) -> MuonDimensionNumbers:
+        if isinstance(value, tuple) and len(value) == 2:
+            return MuonDimensionNumbers(*value)
+        if not isinstance(value, MuonDimensionNumbers):
+            raise TypeError(f"{where} must be MuonDimensionNumbers(rows, columns), got {check.describe(value)}")
+        return value
+
+
+DimensionNumbers = Annotated[Any, DimensionNumbersKind()]
+"How the leaves are matrices."
+
+
+def _refuse_others(where: str, numbers: MuonDimensionNumbers | None, params: Tree) -> None:
+    """Refuse leaves that are no matrices, or cannot be seen as these dimension numbers say."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        try:
+            if numbers is None and np.ndim(leaf) != 2:
+                raise ValueError("no matrix")
+            (numbers or MuonDimensionNumbers()).axes(np.ndim(leaf))
+        except ValueError as error:
+            raise ValueError(
+                f"{where}: params{tree.path_str(path)}: expected a matrix, got {check.describe(leaf)} ({error}); leave "
+                "it to another optimizer, as muon and masked_else do, or say how it is a matrix: "
+                "weight_dimension_numbers=MuonDimensionNumbers(None, -1) for a convolution"
+            ) from None
+
+
+def _on_matrices(function: Callable[[Array], Array], x: Array, numbers: MuonDimensionNumbers | None) -> Array:
+    """A function of matrices on each of those that `x` is made of."""
+    stacked, reduction, output = (numbers or MuonDimensionNumbers()).axes(x.ndim)
+    order = stacked + reduction + output
+    moved = x.transpose(order)
+    for _ in stacked:
+        function = jax.vmap(function)
+    matrices = moved.reshape([x.shape[axis] for axis in stacked] + [_size(x, reduction), _size(x, output)])
+    return function(matrices).reshape(moved.shape).transpose(np.argsort(np.array(order, int)))
+
+
+def _size(x: Array, axes: tuple[int, ...]) -> int:
+    return math.prod(x.shape[axis] for axis in axes)
+
+
+# The transformations.
+
+
+class CoefficientsKind:
+    """Three numbers, three numbers for each step, or the name of such."""
+
+    numeric = False
+    example = STANDARD
+
+    def convert(self, where: str, value: Any) -> Any:
+        if isinstance(value, str):
+            return Choice(*PRESETS).convert(where, value)
+        shape = np.shape(value) if isinstance(value, list | tuple | np.ndarray | jax.Array) else ()
+        if shape[-1:] != (3,) or len(shape) > 2 or 0 in shape:
+            raise TypeError(f"{where} must be three numbers, or three for each step, got {value!r}")
+        numbers = np.asarray(value, float)
+        if not np.isfinite(numbers).all():
+            raise ValueError(f"{where} must be finite, got {value!r}")
+        rows = tuple(tuple(row) for row in np.atleast_2d(numbers).tolist())
+        return rows if len(shape) == 2 else rows[0]
+
+
+Coefficients = Annotated[Any, CoefficientsKind()]
+"The a, b, c of `orthogonalize`, for all steps or for each."
+
+
+class MuonState(NamedTuple):
+    """The momentum of Muon."""
+
+    count: Array
+    "int32[]: updates made so far."
+    mu: Tree
+    "Like the parameters: running mean, or decaying sum, of the gradient."
+
+
+class scale_by_muon(Leafwise):
+    """Make the momentum of each matrix orthogonal: all directions that it has get steps of about the same size.
+
+        m ← β m + (1 − β) g           `form="mean"`: Jordan's and torch's
+        u = O(m),   Nesterov:  u = O(β m + (1 − β) g)
+
+    where O is `orthogonalize`. `"debiased"`, optax's form, corrects both terms for the zero that the mean starts from,
+    as Nesterov's Adam does; with `"sum"`, Keras's form, m ← β m + g, and Nesterov's u = O(g + β m). But for ε, "mean"
+    and "sum" give the same updates: O does not see the size of what it is given. The spectral norm of an update is
+    about 1: `scale_by_shape` follows.
+
+    Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/; at scale: Liu et al., 2025,
+    https://arxiv.org/abs/2502.16982. For the matrices inside of a network; embeddings, the last layer, and all that is
+    no matrix belong to Adam, and `muon` leaves the latter to it.
+
+    Raises:
+        ValueError: in `init`, a leaf that is no matrix.
+    """
+
+    State = MuonState
+    elementwise = False
+
+    ns_coeffs: Coefficients = STANDARD
+    "The a, b, c of the iteration, or a triple for each step, or `'standard'` or `'dion'`."
+    ns_steps: PositiveInt = 5
+    "Steps of the iteration, if `ns_coeffs` does not say how many."
+    beta: Decay = 0.95
+    "β."
+    eps: Positive = 1e-8
+    "Added to the norm that the momentum is divided by."
+    mu_dtype: DType | None = None
+    "Dtype of the momentum; by default that of the computation."
+    nesterov: Flag = True
+    "Whether to look one step ahead."
+    adaptive: Flag = False
+    "Whether to multiply by ⟨m, u⟩, the momentum's nuclear norm. Bernstein & Newhouse, https://arxiv.org/abs/2409.20325"
+    weight_dimension_numbers: DimensionNumbers | None = None
+    "How the leaves are matrices; by default they have two axes."
+    form: Annotated[str, Choice("debiased", "mean", "sum")] = "debiased"
+    "The form of the momentum."
+    ns_dtype: DType | None = None
+    "Dtype of the iteration; `'bfloat16'` is faster on accelerators, and good enough for training."
+
+    @classmethod
+    def example(cls) -> "scale_by_muon":
+        return cls(weight_dimension_numbers=MuonDimensionNumbers(None, ()))
+
+    def init_leaf(self, param: Array) -> tuple[Array]:
+        return (numerics.zeros(param, self.mu_dtype),)
+
+    def init_fn(self, params: Tree) -> MuonState:
+        _refuse_others("scale_by_muon", self.weight_dimension_numbers, params)
+        return super().init_fn(params)
+
+    def leaf(self, g: Array, mu: Array, *, t: Array) -> tuple[Array, Array]:
+        mu, momentum = self._momentum(g, mu, t)
+        update = _on_matrices(self._orthogonal, momentum, self.weight_dimension_numbers)
+        if self.adaptive:
+            update = jnp.real(jnp.vdot(momentum, update)).astype(g.dtype) * update
+        return update, mu
+
+    def _momentum(self, g: Array, mu: Array, t: Array) -> tuple[Array, Array]:
+        """The new slot, and what is made orthogonal."""
+        if self.form == "sum":
+            mu = self.beta * mu + g
+            return mu, g + self.beta * mu if self.nesterov else mu
+        mu = numerics.ema(mu, g, self.beta)
+        if self.form == "debiased":
+            return mu, corrected_mean(mu, g, self.beta, t, self.nesterov)
+        return mu, numerics.ema(mu, g, self.beta) if self.nesterov else mu
+
+    def _orthogonal(self, x: Array) -> Array:
+        coeffs = PRESETS[self.ns_coeffs] if isinstance(self.ns_coeffs, str) else self.ns_coeffs
+        return orthogonalize(x, self.ns_steps, coeffs, self.eps, self.ns_dtype)
+
+
+class scale_by_shape(Leafwise):
+    """Scale each matrix by a factor that makes one learning rate fit all shapes.
+
+        u = √max(1, columns / rows) g          Jordan's, for kernels of shape (in, out)
+        u = r √max(rows, columns) g            given `consistent_rms`: Liu et al., 2025
+
+    With r = 0.2 the root mean square of Muon's updates is about that of Adam's, so that Adam's learning rate and
+    weight decay fit. https://arxiv.org/abs/2502.16982
+
+    Raises:
+        ValueError: in `init`, a leaf that is no matrix.
+    """
+
+    elementwise = False
+
+    weight_dimension_numbers: DimensionNumbers | None = scale_by_muon.weight_dimension_numbers
+    consistent_rms: Positive | None = None
+    "r; 0.2 is usual."
+
+    @classmethod
+    def example(cls) -> "scale_by_shape":
+        return cls(scale_by_muon.example().weight_dimension_numbers)
+
+    def init_fn(self, params: Tree) -> Any:
+        _refuse_others("scale_by_shape", self.weight_dimension_numbers, params)
+        return super().init_fn(params)
+
+    def leaf(self, g: Array) -> Array:
+        _, reduction, output = (self.weight_dimension_numbers or MuonDimensionNumbers()).axes(g.ndim)
+        rows, columns = _size(g, reduction), _size(g, output)
+        if self.consistent_rms is None:
+            return tree.scale(math.sqrt(max(1, columns / max(rows, 1))), g)
+        return tree.scale(self.consistent_rms * math.sqrt(max(rows, columns)), g)
+
+
+# The optimizer.
+
+
+class matrices_only(LeafRule):
+    """The mask for Muon: the leaves that have two axes.
+
+    >>> params = {"dense": {"bias": jnp.ones(8), "kernel": jnp.ones((4, 8))}, "embedding": jnp.ones((9, 4))}
+    >>> matrices_only(embeddings=False)(params)
+    {'dense': {'bias': False, 'kernel': True}, 'embedding': False}
+    """
+
+    exclude: Pattern | None = None
+    "A pattern of further leaves to leave out, `'head'` say."
+    embeddings: Flag = True
+    "Whether to take leaves with `embedding` in their path, in whatever case, too."
+
+    def verdicts(self, where: str, names: list[str], leaves: list[Any]) -> list[bool]:
+        others = weights_only(exclude=self.exclude, by_name=False).verdicts(where, names, leaves)
+        embedded = [not self.embeddings and re.search("(?i)embedding", name) is not None for name in names]
+        return [on and not out and np.ndim(leaf) == 2 for on, out, leaf in zip(others, embedded, leaves, strict=True)]
+
+
+class MaskedElseState(NamedTuple):
+    """The states of the two transformations that share the leaves between themselves."""
+
+    inner_state: MaskedState
+    "That of the first, with `MaskedNode()` in the place of the leaves of the other."
+    other_state: MaskedState
+    "That of the other."
+
+
+class masked_else(Container):
+    """Apply `inner` to the leaves where `mask` is true, and `other` to the rest, either of which may be none.
+
+    Raises:
+        ValueError: the mask is not shaped like the parameters or a prefix of them, or is a pattern without a match.
+
+    >>> import gradtx
+    >>> params = {"bias": jnp.ones(1), "kernel": jnp.ones(1)}
+    >>> tx = gradtx.masked_else(gradtx.sgd(0.1), "bias", gradtx.sgd(1.0))
+    >>> tx.update(params, tx.init(params), params)[0]
+    {'bias': Array([-0.1], dtype=float32), 'kernel': Array([-1.], dtype=float32)}
+    """
+
+    State = MaskedElseState
+    elementwise = False  # which leaf an element is in matters
+
+    inner: Inner
+    "The transformation of the leaves in the mask."
+    mask: Mask
+    "The leaves that `inner` gets."
+    other: Inner
+    "The transformation of all others."
+
+    def init_fn(self, params: Tree) -> MaskedElseState:
+        first, second = self._sides(params)
+        return MaskedElseState(init_visible(self.inner, params, first), init_visible(self.other, params, second))
+
+    def update_fn(
+        self, updates: Tree, state: MaskedElseState, params: Tree = None, **extra: Any
+    ) -> tuple[Tree, MaskedElseState]:
+        first, second = self._sides(updates if params is None else params)
+        new, inner_state = update_visible(self.inner, updates, state.inner_state, params, extra, first)
+        others, other_state = update_visible(self.other, updates, state.other_state, params, extra, second)
+        leaves, treedef = jax.tree.flatten(updates)
+        leaves = merge(second, others, merge(first, new, leaves))
+        return treedef.unflatten(leaves), MaskedElseState(inner_state, other_state)
+
+    def _sides(self, params: Tree) -> tuple[list[bool], list[bool]]:
+        mask = mask_leaves("masked_else: mask", self.mask, params)
+        return mask, [not on for on in mask]
+
+
+class muon(Optimizer):
+    """Muon for matrices, Adam for the rest.
+
+    `scale_by_muon`, `scale_by_shape`, decoupled weight decay and a step of size `learning_rate` for the leaves that
+    `muon_mask` selects, `adamw` for all others. Embeddings and the last layer are matrices, too, but better off with
+    Adam: `muon_mask=matrices_only("head", embeddings=False)`. For convolutions as well, `muon_mask=weights_only()` and
+    `muon_weight_dimension_numbers=MuonDimensionNumbers(None, -1)`.
+
+    Raises:
+        ValueError: in `init`, a leaf in the mask that is no matrix.
+
+    >>> import gradtx
+    >>> tx = gradtx.muon(0.02, adam_learning_rate=1e-3)
+    >>> params = {"bias": jnp.zeros(2), "kernel": jnp.eye(2)}
+    >>> updates, state = tx.update({"bias": jnp.ones(2), "kernel": jnp.eye(2)}, tx.init(params), params)
+    >>> updates["bias"]
+    Array([-0.00147368, -0.00147368], dtype=float32)
+    """
+
+    learning_rate: Rate
+    "Step size; 0.02 is usual, and that of AdamW with `consistent_rms`."
+    ns_coeffs: Coefficients = scale_by_muon.ns_coeffs
+    ns_steps: PositiveInt = scale_by_muon.ns_steps
+    beta: Decay = scale_by_muon.beta
+    eps: Positive = scale_by_muon.eps
+    weight_decay: NonNegative = 0.0
+    "λ for matrices, multiplied by the learning rate."
+    weight_decay_mask: Mask = None
+    "The matrices to decay, all by default."
+    mu_dtype: DType | None = scale_by_muon.mu_dtype
+    nesterov: Flag = scale_by_muon.nesterov
+    adaptive: Flag = scale_by_muon.adaptive
+    adam_b1: Decay = scale_by_adam.b1
+    adam_b2: Decay = scale_by_adam.b2
+    adam_eps_root: NonNegative = scale_by_adam.eps_root
+    adam_weight_decay: NonNegative = 0.0
+    "λ for all others."
+    adam_learning_rate: Rate | None = None
+    "Step size of Adam; by default the same."
+    muon_weight_dimension_numbers: DimensionNumbers | None = scale_by_muon.weight_dimension_numbers
+    consistent_rms: Positive | None = scale_by_shape.consistent_rms
+    muon_mask: Mask = matrices_only()
+    "The leaves that are Muon's; by default those of two axes."
+    form: Annotated[str, Choice("debiased", "mean", "sum")] = scale_by_muon.form
+    ns_dtype: DType | None = scale_by_muon.ns_dtype
+
+    def expand(self) -> masked_else:
+        numbers = self.muon_weight_dimension_numbers
+        orthogonal = scale_by_muon(
+            self.ns_coeffs,
+            self.ns_steps,
+            self.beta,
+            self.eps,
+            self.mu_dtype,
+            self.nesterov,
+            self.adaptive,
+            numbers,
+            self.form,
+            self.ns_dtype,
+        )
+        matrices = chain(
+            orthogonal,
+            scale_by_shape(numbers, self.consistent_rms),
+            add_decayed_weights(self.weight_decay, self.weight_decay_mask),
+            scale_by_learning_rate(self.learning_rate),
+        )
+        others = adamw(
+            self.learning_rate if self.adam_learning_rate is None else self.adam_learning_rate,
+            self.adam_b1,
+            self.adam_b2,
+            self.eps,
+            self.adam_eps_root,
+            self.mu_dtype,
+            self.adam_weight_decay,
+            nesterov=self.nesterov,
+        )
+        return masked_else(matrices, self.muon_mask, others)

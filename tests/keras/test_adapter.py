@@ -1,0 +1,708 @@
+"""`as_keras` in the real Keras 3, on JAX."""
+
+import collections
+import copy
+import os
+import pickle
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+import optax
+import pytest
+
+import gradtx
+import gradtx.keras.adapter
+from gradtx.core.hyperparams import Rate
+from gradtx.keras.adapter import as_keras, register_with_keras
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't:DeprecationWarning")  # Keras, NumPy 2
+
+BATCH, STEPS = 16, 4
+
+
+@pytest.fixture(autouse=True)
+def _promotion():
+    """Keras's own code mixes dtypes."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def data(n: int = BATCH * STEPS) -> tuple[Any, Any]:
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(n, 4)).astype(np.float32), rng.normal(size=(n, 2)).astype(np.float32)
+
+
+X, Y = data()
+
+
+def make_model(optimizer: Any = None, **compile_args: Any) -> Any:
+    """Two layers with the same weights every time."""
+    init = keras.initializers.RandomNormal(seed=0)
+    layers = [keras.layers.Dense(8, "tanh", name="hidden", kernel_initializer=init), keras.layers.Dense(2, name="head")]
+    model = keras.Sequential([keras.layers.Input((4,)), *layers], name="net")
+    model.layers[1].kernel.assign(np.linspace(-0.5, 0.5, 16, dtype=np.float32).reshape(8, 2))
+    model.compile(optimizer=optimizer, loss="mse", **compile_args)
+    return model
+
+
+def fit(model: Any, epochs: int = 1, **arguments: Any) -> Any:
+    model.fit(X, Y, batch_size=BATCH, epochs=epochs, shuffle=False, verbose=0, **arguments)
+    return model
+
+
+def weights(model: Any) -> dict[str, Any]:
+    return collections.OrderedDict((v.path, v.numpy()) for v in model.trainable_variables)
+
+
+def loss_fn(params: Any, x: Any, y: Any) -> Any:
+    h = jnp.tanh(x @ params["net/hidden/kernel"] + params["net/hidden/bias"])
+    return jnp.mean((h @ params["net/head/kernel"] + params["net/head/bias"] - y) ** 2)
+
+
+def by_hand(tx: Any, steps: int = STEPS) -> Any:
+    """The parameters and the state after a loop without Keras."""
+    params = collections.OrderedDict((path, jnp.asarray(value)) for path, value in weights(make_model()).items())
+    state = tx.init(params)
+
+    @jax.jit
+    def step(params, state, x, y):
+        updates, state = tx.update(jax.grad(loss_fn)(params, x, y), state, params)
+        return optax.apply_updates(params, updates), state
+
+    for i in range(steps):
+        rows = slice(BATCH * (i % STEPS), BATCH * (i % STEPS + 1))
+        params, state = step(params, state, X[rows], Y[rows])
+    return params, state
+
+
+def assert_same(a: Any, b: Any, **tolerance: Any) -> None:
+    a, b = ([np.asarray(v) for v in jax.tree.leaves(tree)] for tree in (a, b))
+    assert len(a) == len(b) > 0
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_allclose(x, y, **(tolerance or {"rtol": 0, "atol": 0}))
+
+
+def assert_same_model(a: Any, b: Any) -> None:
+    assert_same([v.numpy() for v in a.variables], [v.numpy() for v in b.variables])
+    assert_same([v.numpy() for v in a.optimizer.variables], [v.numpy() for v in b.optimizer.variables])
+
+
+def by_layer() -> Any:
+    """A chain that Keras cannot express."""
+    groups = {"lion": gradtx.lion(1e-3), "adam": gradtx.adam(1e-2)}
+    labels = gradtx.label_by_path({"kernel": "lion"}, otherwise="adam")
+    return gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.lookahead(gradtx.partition(groups, labels), 3, 0.5))
+
+
+TRANSFORMATIONS = {
+    "clipped adam": lambda: gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(1e-2)),
+    "by layer": by_layer,
+    "begins at the parameters": lambda: gradtx.schedule_free_adamw(0.01, warmup_steps=2),
+    "random": lambda: gradtx.chain(gradtx.add_noise(0.1, 0.5, key=3), gradtx.sgd(0.1)),
+    "scheduled": lambda: gradtx.adamw(gradtx.linear_schedule(0.1, 0.0, 10), weight_decay=0.1),
+    "injected": lambda: gradtx.inject_hyperparams(gradtx.adam(1e-2), names="learning_rate"),
+    "half-precision moment": lambda: gradtx.adam(1e-2, mu_dtype="bfloat16"),
+    "factored": lambda: gradtx.adafactor(1e-2, min_dim_size_to_factor=2),
+    "optax": lambda: optax.adam(1e-2),
+    "optax, injected": lambda: optax.inject_hyperparams(optax.adam)(learning_rate=1e-2),
+}
+SAVEABLE = [name for name in TRANSFORMATIONS if "optax" not in name]
+
+
+@pytest.mark.parametrize("name", TRANSFORMATIONS)
+def test_fit_is_the_loop_written_by_hand(name):
+    tx = TRANSFORMATIONS[name]()
+    model = fit(make_model(as_keras(tx)))
+    params, state = by_hand(tx)
+    assert model.jit_compile
+    assert_same(weights(model), params, rtol=2e-5, atol=1e-7)  # two programs, the sums in another order
+    ours = model.optimizer.get_state()
+    assert [type(x) for x in jax.tree.leaves(ours)] == [type(x) for x in jax.tree.leaves(state)]
+    floats = [
+        [np.asarray(x, np.float32) for x in jax.tree.leaves(tree) if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)]
+        for tree in (ours, state)
+    ]
+    assert_same(*floats, rtol=2e-2 if "half" in name else 2e-4, atol=1e-6)
+
+
+# Variables of the state.
+
+
+def test_variables_of_the_state_have_readable_names_and_their_own_dtypes():
+    optimizer = as_keras(gradtx.chain(gradtx.adam(1e-3, mu_dtype="bfloat16"), gradtx.add_noise(0.1, 0.5, key=0)))
+    optimizer.build(make_model().trainable_variables[:2])
+    assert [(v.path.partition("/")[2], v.dtype) for v in optimizer.variables] == [
+        ("iteration", "int32"),
+        ("learning_rate", "float32"),
+        ("0_0_count", "int32"),
+        ("net_hidden_kernel_mu", "bfloat16"),
+        ("net_hidden_bias_mu", "bfloat16"),
+        ("net_hidden_kernel_nu", "float32"),
+        ("net_hidden_bias_nu", "float32"),
+        ("0_1_count", "int32"),
+        ("0_1_learning_rate", "float32"),
+        ("1_count", "int32"),
+        ("rng_key", "uint32"),
+    ]
+
+
+def test_names_stay_apart():
+    """Two stages with the same field, two variables with the same path."""
+    variables = [keras.Variable(np.ones(2, np.float32), name="w") for _ in range(2)]
+    optimizer = as_keras(gradtx.chain(gradtx.trace(0.9), gradtx.sgd(0.1, momentum=0.9)))
+    optimizer.apply([jnp.ones(2), -jnp.ones(2)], variables)
+    names = [v.path for v in optimizer.variables]
+    assert len(set(names)) == len(names)
+    np.testing.assert_allclose(variables[0].numpy() - 1, 1 - variables[1].numpy(), rtol=1e-6)
+
+
+def test_nothing_to_train_and_nothing_to_remember():
+    optimizer = as_keras(gradtx.adam(1e-3))
+    with pytest.raises(ValueError, match="no state yet"):
+        optimizer.get_state()
+    optimizer.build([])
+    assert optimizer.get_state() is not None
+    plain = as_keras(gradtx.chain(gradtx.clip(1.0), gradtx.identity()), learning_rate=0.5)
+    w = keras.Variable(np.zeros(2, np.float32))
+    plain.apply([jnp.array([4.0, -0.5])], [w])
+    np.testing.assert_array_equal(w.numpy(), [-0.5, 0.25])
+    assert len(plain.variables) == 2
+
+
+# What Keras does around an update.
+
+ARGUMENTS = {
+    "plain": {},
+    "weight_decay": {"weight_decay": 0.1},
+    "clipnorm": {"clipnorm": 0.5},
+    "clipvalue": {"clipvalue": 0.1},
+    "global_clipnorm": {"global_clipnorm": 0.5},
+    "loss_scale_factor": {"loss_scale_factor": 4.0},
+    "use_ema": {"use_ema": True, "ema_momentum": 0.5, "ema_overwrite_frequency": 2},
+    "accumulation": {"gradient_accumulation_steps": 3, "weight_decay": 0.1, "clipnorm": 0.5},
+    "all": {
+        "gradient_accumulation_steps": 2,
+        "weight_decay": 0.1,
+        "global_clipnorm": 0.5,
+        "use_ema": True,
+        "loss_scale_factor": 2.0,
+    },
+}
+
+
+def start() -> list[Any]:
+    rng = np.random.default_rng(1)
+    return [keras.Variable(rng.normal(size=shape).astype(np.float32)) for shape in ((3, 2), (2,))]
+
+
+def gradients(variables: list[Any], steps: int = 6) -> list[list[Any]]:
+    rng = np.random.default_rng(2)
+    return [[jnp.asarray(rng.normal(size=v.shape), jnp.float32) for v in variables] for _ in range(steps)]
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_base_arguments_do_what_they_do_for_keras(name):
+    ours, theirs, pure = start(), start(), start()
+    a = as_keras(gradtx.sgd(0.1, momentum=0.9), **ARGUMENTS[name])
+    b = keras.optimizers.SGD(0.1, momentum=0.9, **ARGUMENTS[name])
+    c = as_keras(gradtx.sgd(0.1, momentum=0.9), **ARGUMENTS[name])
+    c.build(pure)
+    values, state = [v.value for v in pure], [v.value for v in c.variables]
+    apply = jax.jit(c.stateless_apply)
+    for grads in gradients(ours):
+        a.apply_gradients(zip(grads, ours, strict=True))
+        b.apply_gradients(zip(grads, theirs, strict=True))
+        values, state = apply(state, grads, values)
+    assert_same([v.numpy() for v in ours], [v.numpy() for v in theirs], rtol=2e-6, atol=1e-7)
+    assert_same([v.numpy() for v in ours], values, rtol=2e-6, atol=1e-7)
+    assert_same([v.numpy() for v in a.variables], state, rtol=2e-6, atol=1e-7)
+    assert int(a.iterations) == int(b.iterations)
+    assert apply._cache_size() == 1
+    a.finalize_variable_values(ours)
+    b.finalize_variable_values(theirs)
+    assert_same([v.numpy() for v in ours], [v.numpy() for v in theirs], rtol=2e-6, atol=1e-7)
+
+
+def test_unknown_arguments_are_refused():
+    wrong: Any = {"momentum": 0.9}
+    with pytest.raises(TypeError, match="momentum"):
+        as_keras(gradtx.sgd(0.1), **wrong)
+    with pytest.raises(ValueError, match="Only one of"):
+        as_keras(gradtx.sgd(0.1), clipnorm=1.0, clipvalue=1.0)
+
+
+def test_mixed_precision_scales_the_loss():
+    """Compiled under a half-precision policy Keras wraps the optimizer; two steps run in one call."""
+    keras.mixed_precision.set_dtype_policy("mixed_float16")
+    try:
+        model = make_model(as_keras(gradtx.adam(1e-2)), steps_per_execution=2)
+        before = weights(model)
+        fit(model)
+    finally:
+        keras.mixed_precision.set_dtype_policy("float32")
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert int(model.optimizer.iterations) == STEPS
+    assert gradtx.metrics(model.optimizer.inner_optimizer.get_state())["steps"] == STEPS
+    params, _ = by_hand(gradtx.adam(1e-2))
+    for path, value in weights(model).items():
+        assert value.dtype == np.float32
+        moved = params[path] - before[path]
+        assert np.mean(np.abs(value - params[path])) < 0.05 * np.mean(np.abs(moved)), "float16 gradients, nothing else"
+
+
+def test_loss_scale_optimizer_skips_what_is_not_finite():
+    variables = start()
+    optimizer = keras.optimizers.LossScaleOptimizer(as_keras(gradtx.adam(0.1)), initial_scale=8.0)
+    optimizer.build(variables)
+    values, state = [v.value for v in variables], [v.value for v in optimizer.variables]
+    good, bad = gradients(variables, 2)
+    apply = jax.jit(optimizer.stateless_apply)
+    values, state = apply(state, [8 * g for g in good], values)
+    alone = as_keras(gradtx.adam(0.1))
+    others = start()
+    alone.apply(good, others)
+    assert_same(values, [v.numpy() for v in others], rtol=1e-6)
+    after, state_after = apply(state, [bad[0].at[0, 0].set(jnp.inf), bad[1]], values)
+    assert_same(after, values)
+    assert_same(state_after[4:], state[4:])
+    assert float(state_after[3]) == 4.0
+
+
+# The learning rate.
+
+
+def test_a_callback_changes_the_rate_that_is_used_and_nothing_is_traced_again():
+    traces: list[int] = []
+
+    def note(updates: Any, state: Any, params: Any = None) -> Any:
+        traces.append(1)
+        return updates, state
+
+    watched = gradtx.chain(gradtx.GradientTransformation(lambda params: (), note), gradtx.sgd(0.5, momentum=0.5))
+    model = make_model(as_keras(watched))
+    assert float(model.optimizer.learning_rate.value) == 0.5
+    schedule = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / (1 + epoch))
+    fit(model, 1)
+    count = len(traces)
+    fit(model, 3, callbacks=[schedule])
+    assert len(traces) == count
+    rates = [0.5, 0.5, 0.25, 0.5 / 6]
+    params, _ = by_hand(gradtx.sgd(lambda t: jnp.asarray(rates, jnp.float32)[t // STEPS], momentum=0.5), 4 * STEPS)
+    assert_same(weights(model), params, rtol=2e-5, atol=1e-7)
+    state = model.optimizer.get_state()
+    np.testing.assert_allclose(gradtx.metrics(state)["learning_rate"], rates[-1], rtol=1e-6)
+    np.testing.assert_allclose(model.optimizer.learning_rate.numpy(), rates[-1], rtol=1e-6)
+
+
+def test_reduce_on_plateau_keeps_the_ratio_of_several_rates():
+    model = make_model(as_keras(by_layer()))
+    assert float(model.optimizer.learning_rate.value) == np.float32(1e-2), "the largest"
+    plateau = keras.callbacks.ReduceLROnPlateau("loss", factor=0.1, patience=1, min_delta=1e9)
+    fit(model, 3, callbacks=[plateau])
+    np.testing.assert_allclose(model.optimizer.learning_rate.numpy(), 1e-4, rtol=1e-5)
+    fit(model, 1)
+    found = gradtx.metrics(model.optimizer.get_state())
+    rates = {name: float(value) for name, value in found.items() if name.endswith("learning_rate")}
+    assert rates == pytest.approx({"adam/1/learning_rate": 1e-4, "lion/2/learning_rate": 1e-5}, rel=1e-5)
+
+
+INJECTED = {
+    "gradtx": lambda: gradtx.inject_hyperparams(gradtx.sgd(0.5)),
+    "gradtx in a chain": lambda: gradtx.chain(gradtx.clip(9.0), gradtx.inject_hyperparams(gradtx.sgd)(0.5)),
+    "optax": lambda: optax.inject_hyperparams(optax.sgd)(learning_rate=0.5),
+    "optax in our chain": lambda: gradtx.chain(optax.clip(9.0), optax.inject_hyperparams(optax.sgd)(learning_rate=0.5)),
+    "our field": lambda: gradtx.chain(gradtx.clip(9.0), gradtx.sgd(0.5)),
+    "an array": lambda: gradtx.sgd(jnp.array(0.5)),
+    "optax inside, our rate": lambda: gradtx.chain(optax.identity(), gradtx.scale_by_learning_rate(0.5)),
+}
+
+
+@pytest.mark.parametrize("name", INJECTED)
+def test_a_rate_is_found_wherever_it_can_be_set(name):
+    optimizer = as_keras(INJECTED[name]())
+    assert float(optimizer.learning_rate.value) == 0.5
+    w = keras.Variable(np.zeros(1, np.float32))
+    for rate in (0.5, 0.25, 2):
+        optimizer.learning_rate = rate
+        before = w.numpy()
+        optimizer.apply([jnp.ones(1)], [w])
+        np.testing.assert_array_equal(w.numpy() - before, [-rate])
+
+
+@pytest.mark.parametrize("given", [2, 2.0, np.float32(2), jnp.array(2.0)], ids=["int", "float", "numpy", "jax"])
+def test_a_rate_can_be_given_instead(given):
+    optimizer = as_keras(gradtx.sgd(0.5), given)
+    w = keras.Variable(np.zeros(1, np.float32))
+    optimizer.apply([jnp.ones(1)], [w])
+    assert w.numpy() == -2
+
+
+def test_schedules_of_keras_and_functions():
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([0, 1], [1.0, 2.0, 4.0])
+    w = keras.Variable(np.zeros(1, np.float32))
+    optimizer = as_keras(gradtx.sgd(0.5), schedule)
+    seen = []
+    for _ in range(3):
+        optimizer.apply([jnp.ones(1)], [w])
+        seen.append(float(w.numpy()[0]))
+    assert seen == [-1, -3, -7]
+    assert optimizer.get_config()["learning_rate"]["config"]["values"] == [1.0, 2.0, 4.0]
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert again.transformation == gradtx.sgd(0.5)
+    assert float(again.learning_rate) == 1.0
+    function = as_keras(gradtx.sgd(0.5), lambda: 0.125)
+    function.apply([jnp.ones(1)], [w])
+    assert w.numpy() == -7.125
+    later = as_keras(gradtx.sgd(0.5))
+    later.learning_rate = schedule
+    later.apply([jnp.ones(1)], [w])
+    assert w.numpy() == -8.125
+
+
+def test_a_transformation_without_a_rate_needs_one_and_the_sign_is_turned():
+    with pytest.raises(ValueError, match=r"scale_by_adam\(\) has no learning rate: give one"):
+        as_keras(gradtx.scale_by_adam())
+    model = fit(make_model(as_keras(gradtx.scale_by_adam(), 1e-2)))
+    assert_same(weights(model), weights(fit(make_model(as_keras(gradtx.adam(1e-2))))), rtol=1e-6)
+
+
+def test_a_schedule_inside_can_be_read_and_not_set():
+    tx = gradtx.sgd(gradtx.linear_schedule(1.0, 0.0, 4))
+    optimizer = as_keras(tx, weight_decay=0.5, gradient_accumulation_steps=2)
+    w = keras.Variable(np.ones(1, np.float32))
+    read = []
+    for _ in range(4):
+        read.append(float(optimizer.learning_rate))
+        optimizer.apply([jnp.zeros(1)], [w])
+    assert read == [1.0, 1.0, 0.75, 0.75], "the schedule counts updates, not micro-steps"
+    np.testing.assert_allclose(w.numpy(), [(1 - 0.5) * (1 - 0.5 * 0.75)], rtol=1e-6)
+    with pytest.raises(TypeError, match="cannot be set: the transformation follows a schedule"):
+        optimizer.learning_rate = 0.1
+    with pytest.raises(ValueError, match=r"learning_rate=0.1 would be ignored: .* schedule"):
+        as_keras(tx, 0.1)
+    assert optimizer.get_config()["learning_rate"] is None
+    assert type(optimizer).from_config(optimizer.get_config()).transformation == tx
+
+
+def test_a_hidden_rate_stays_and_nothing_pretends_to_change_it():
+    optimizer = as_keras(optax.sgd(0.5))
+    w = keras.Variable(np.zeros(1, np.float32))
+    optimizer.apply([jnp.ones(1)], [w])
+    assert w.numpy() == -0.5
+    with pytest.raises(AttributeError, match="use optax"):
+        _ = optimizer.learning_rate
+    with pytest.raises(TypeError, match="use optax"):
+        optimizer.learning_rate = 0.1
+    with pytest.raises(ValueError, match="would be ignored"):
+        as_keras(optax.sgd(0.5), 0.1)
+    with pytest.raises(ValueError, match="is multiplied by the learning rate"):
+        as_keras(optax.sgd(0.5), weight_decay=0.1)
+    with pytest.raises(ValueError, match="learning_rate"):
+        fit(make_model(optimizer), callbacks=[keras.callbacks.LearningRateScheduler(lambda epoch: 0.1)])
+    with pytest.raises(AttributeError, match="gradtx's optimizer"):
+        _ = as_keras(gradtx.chain(gradtx.clip(1.0), optax.sgd(0.5))).learning_rate
+
+
+# Files.
+
+
+@pytest.mark.parametrize("name", SAVEABLE)
+def test_save_load_resume_is_exact(name, tmp_path):
+    tx = TRANSFORMATIONS[name]()
+    model = fit(make_model(as_keras(tx, name="mine", clipnorm=2.0)))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.optimizer.transformation == tx
+    assert (loaded.optimizer.name, loaded.optimizer.clipnorm) == ("mine", 2.0)
+    assert_same_model(model, loaded)
+    fit(model)
+    fit(loaded)
+    assert_same_model(model, loaded)
+
+
+def test_weights_files_and_a_rate_that_was_changed(tmp_path):
+    model = fit(make_model(as_keras(by_layer(), gradient_accumulation_steps=2, use_ema=True)))
+    model.optimizer.learning_rate = 5e-3
+    model.save_weights(tmp_path / "model.weights.h5")
+    built = make_model(as_keras(by_layer(), gradient_accumulation_steps=2, use_ema=True))
+    built.optimizer.build(built.trainable_variables)
+    built.load_weights(tmp_path / "model.weights.h5")
+    assert_same_model(model, built)
+    assert float(built.optimizer.learning_rate.value) == np.float32(5e-3)
+
+    unbuilt = make_model(as_keras(by_layer(), gradient_accumulation_steps=2, use_ema=True))
+    unbuilt.load_weights(tmp_path / "model.weights.h5")
+    fit(model)
+    fit(unbuilt)
+    assert_same_model(model, unbuilt)
+
+
+def test_weights_of_another_model_are_refused(tmp_path):
+    ours, theirs = as_keras(gradtx.adam(0.1)), as_keras(gradtx.adam(0.1))
+    ours.build(start())
+    store: dict[str, Any] = {}
+    ours.save_own_variables(store)
+    theirs.load_own_variables(store)
+    with pytest.raises(ValueError, match="belongs to another model"):
+        theirs.build([keras.Variable(np.zeros((3, 3), np.float32)), keras.Variable(np.zeros(2, np.float32))])
+    fewer = as_keras(gradtx.adam(0.1))
+    fewer.load_own_variables(store)
+    with pytest.warns(UserWarning, match="Skipping variable loading"):
+        fewer.build(start()[:1])
+
+
+def test_copies_and_pickles_keep_the_state():
+    variables = start()
+    optimizer = as_keras(gradtx.adam(0.1), use_ema=True)
+    first, second = gradients(variables, 2)
+    optimizer.apply(first, variables)
+    values = [v.numpy() for v in variables]
+    copies = [copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer)), copy.deepcopy(copy.deepcopy(optimizer))]
+    optimizer.apply(second, variables)
+    for other in copies:
+        again = [keras.Variable(value) for value in values]
+        other.apply(second, again)
+        assert_same([v.numpy() for v in again], [v.numpy() for v in variables])
+        assert_same([v.numpy() for v in other.variables], [v.numpy() for v in optimizer.variables])
+    model = fit(make_model(as_keras(gradtx.adam(0.1))))
+    assert_same_model(pickle.loads(pickle.dumps(model)), model)
+
+
+def test_closures_cannot_be_saved_and_say_so(tmp_path):
+    model = fit(make_model(as_keras(gradtx.chain(gradtx.clip(1.0), optax.adam(1e-2)))))
+    with pytest.raises(TypeError, match=r"cannot be saved: .*stages.*GradientTransformation.*save_weights"):
+        model.save(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+    again = make_model(as_keras(gradtx.chain(gradtx.clip(1.0), optax.adam(1e-2))))
+    again.load_weights(tmp_path / "model.weights.h5")
+    fit(model)
+    fit(again)
+    assert_same_model(model, again)
+
+
+def test_a_config_runs_nothing():
+    config = as_keras(gradtx.adam(0.1)).get_config()
+    config["transformation"] = {"format": 1, "name": "os.system", "command": "true"}
+    with pytest.raises(ValueError, match=r"nothing is registered under 'os\.system'"):
+        type(as_keras(gradtx.adam(0.1))).from_config(config)
+
+
+LOAD = """
+import sys
+{imports}
+import numpy as np
+model = keras.models.load_model(sys.argv[1])
+print(model.optimizer.transformation, int(model.optimizer.iterations))
+print(repr(keras.optimizers.get("gradtx>lion").transformation))
+"""
+
+
+@pytest.mark.parametrize("first", ["gradtx.keras.adapter", "keras"])
+def test_importing_gradtx_is_enough_to_load(first, tmp_path):
+    model = fit(make_model(as_keras(gradtx.chain(gradtx.clip(1.0), gradtx.adam(1e-3)))))
+    model.save(tmp_path / "model.keras")
+    imports = sorted(["import gradtx.keras.adapter", "import keras"], key=lambda line: line != f"import {first}")
+    if first != "keras":
+        imports.insert(1, "assert 'keras' not in sys.modules")
+    program = LOAD.format(imports="\n".join(imports))
+    done = run(program, str(tmp_path / "model.keras"))
+    assert done.stdout.splitlines() == [f"chain(clip(1.0), adam(0.001)) {STEPS}", "lion(0.001)"], done.stderr
+
+
+def run(program: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, *arguments],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+# Keras that is not there, or not on JAX.
+
+
+def test_another_backend_is_refused():
+    program = "import gradtx.keras.adapter as a, gradtx, keras; a.as_keras(gradtx.adam(0.1))"
+    done = run(program, KERAS_BACKEND="numpy")
+    assert "RuntimeError: as_keras needs Keras on JAX, but Keras runs on numpy" in done.stderr
+    assert "KERAS_BACKEND=jax" in done.stderr
+
+
+def test_keras_missing_or_old(monkeypatch):
+    monkeypatch.setattr(keras, "__version__", "2.15.0")
+    with pytest.raises(ImportError, match=r"this is 2\.15\.0"):
+        as_keras(gradtx.adam(0.1))
+    monkeypatch.setitem(sys.modules, "keras", None)
+    with pytest.raises(ImportError, match=r"pip install 'gradtx\[keras\]'"):
+        as_keras(gradtx.adam(0.1))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (gradtx.adam, r"got the class adam: call it, adam\(\.\.\.\)"),
+        (3, "expected a transformation"),
+        (gradtx.polyak_sgd(), "needs value at every update"),
+    ],
+    ids=["class", "number", "value"],
+)
+def test_what_is_no_transformation_for_keras(wrong, message):
+    with pytest.raises(TypeError, match=message):
+        as_keras(wrong)
+
+
+# Names.
+
+
+def test_names_stand_for_optimizers():
+    model = make_model("gradtx>adam")
+    assert model.optimizer.transformation == gradtx.adam(0.001)
+    assert keras.optimizers.get("gradtx>sgd").transformation == gradtx.sgd(0.01)
+    config = {"learning_rate": 0.5, "b1": 0.8, "weight_decay": 0.25, "clipnorm": 3.0}
+    optimizer = keras.optimizers.get({"class_name": "gradtx>adamw", "config": config})
+    assert optimizer.transformation == gradtx.adamw(0.5, b1=0.8, weight_decay=0.25)
+    assert (optimizer.clipnorm, optimizer.weight_decay) == (3.0, None)
+    with pytest.raises((TypeError, ValueError), match="adm"):
+        keras.optimizers.get("gradtx>adm")
+
+
+def test_every_name_makes_an_optimizer():
+    known = [name for name in keras.saving.get_custom_objects() if name.startswith("gradtx>")]
+    known = [name for name in known if name.removeprefix("gradtx>") in gradtx.registry()]
+    needy = {"gradtx>lbfgs", "gradtx>polyak_sgd"} & {*known}
+    assert len(known) > 30
+    for name in {*known} - needy:
+        optimizer, w = keras.optimizers.get(name), keras.Variable(np.ones((2, 2), np.float32))
+        optimizer.apply([jnp.ones((2, 2))], [w])
+        assert np.all(np.isfinite(w.numpy()))
+        assert np.all(w.numpy() <= 1), name
+    for name in needy:
+        with pytest.raises(TypeError, match="at every update"):
+            keras.optimizers.get(name)
+
+
+def test_names_of_optimizers_defined_later():
+    class later_sgd(gradtx.Optimizer, name="test_adapter.later_sgd"):
+        """Plain descent."""
+
+        learning_rate: Rate = 0.25
+
+        def expand(self) -> Any:
+            return gradtx.sgd(self.learning_rate)
+
+    register_with_keras()
+    assert keras.optimizers.get("gradtx>test_adapter.later_sgd").transformation == later_sgd()
+
+
+def test_automatic_names_count_up():
+    names = [as_keras(gradtx.adabelief(0.1)).name for _ in range(2)]
+    assert names[0].startswith("adabelief")
+    assert names[0] != names[1]
+    assert as_keras(gradtx.adam(0.1), name="mine").name == "mine"
+
+
+# Variables that are not all alike.
+
+
+def test_variables_without_a_gradient_keep_value_and_state():
+    variables = start()
+    optimizer = as_keras(gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(0.1)))
+    first, second, third = gradients(variables, 3)
+    optimizer.apply(first, variables)
+    before, state = variables[1].numpy(), optimizer.get_state()
+    with pytest.warns(UserWarning, match="Gradients do not exist"):
+        optimizer.apply([second[0], None], variables)
+    np.testing.assert_array_equal(variables[1].numpy(), before)
+    after = optimizer.get_state()
+    for field in ("mu", "nu"):
+        old, new = (list(gradtx.tree.get(s, field).values()) for s in (state, after))
+        np.testing.assert_array_equal(new[1], old[1])
+        assert np.any(new[0] != old[0])
+    optimizer.apply(third[1:], variables[1:])
+    assert np.any(variables[1].numpy() != before)
+    with pytest.raises(ValueError, match="No gradients provided"):
+        optimizer.apply([None, None], variables)
+
+
+def test_wrong_gradients_are_refused():
+    variables = start()
+    optimizer = as_keras(gradtx.adam(0.1))
+    with pytest.raises(ValueError, match=r"expected float32\[2\] like the parameter"):
+        optimizer.apply([jnp.ones((3, 2)), jnp.ones(3)], variables)
+    with pytest.raises(ValueError, match="must match"):
+        optimizer.apply([jnp.ones((3, 2))])
+
+
+def test_constraints_and_variables_that_are_overwritten():
+    variables = start()
+    variables[0].constraint = keras.constraints.NonNeg()
+    amax = keras.Variable(np.zeros(3, np.float32), name="amax")
+    amax.overwrite_with_gradient = True
+    optimizer = as_keras(gradtx.adam(0.1), use_ema=True)
+    grads = gradients(variables, 1)[0]
+    optimizer.apply([*grads, jnp.arange(3.0)], [*variables, amax])
+    assert np.all(variables[0].numpy() >= 0)
+    np.testing.assert_array_equal(amax.numpy(), [0, 1, 2])
+    assert not [v.path for v in optimizer.variables if "amax" in v.path]
+
+
+def test_sparse_gradients_are_made_dense():
+    from jax.experimental import sparse
+
+    dense = jnp.zeros((3, 2)).at[1].set(1.0)
+    (a, _), (b, _) = start(), start()
+    as_keras(gradtx.adam(0.1)).apply([sparse.BCOO.fromdense(dense, n_dense=1)], [a])
+    as_keras(gradtx.adam(0.1)).apply([dense], [b])
+    np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_multi_optimizer_gives_each_its_own_variables():
+    kernels, rest = as_keras(gradtx.lion(1e-2)), as_keras(gradtx.adam(1e-2))
+    chosen = keras.optimizers.OptimizerMap(rest, {".*/kernel": kernels})
+    model = fit(make_model(keras.optimizers.MultiOptimizer(chosen)))
+    labels = gradtx.label_by_path({"kernel": "lion"}, otherwise="adam")
+    params, _ = by_hand(gradtx.partition({"lion": gradtx.lion(1e-2), "adam": gradtx.adam(1e-2)}, labels))
+    assert_same(weights(model), params, rtol=2e-5, atol=1e-7)
+    assert list(gradtx.tree.get(kernels.get_state(), "mu")) == ["net/hidden/kernel", "net/head/kernel"]
+
+
+# Several devices.
+
+
+@pytest.fixture
+def distributed():
+    """Sets a distribution of Keras for one test."""
+    yield keras.distribution.set_distribution
+    keras.distribution.set_distribution(None)
+
+
+def test_data_parallel(distributed):
+    assert jax.device_count() >= 2
+    alone = fit(make_model(as_keras(by_layer())))
+    distributed(keras.distribution.DataParallel(devices=keras.distribution.list_devices()[:2]))
+    model = fit(make_model(as_keras(by_layer())))
+    assert all(len(v.value.sharding.device_set) == 2 for v in model.optimizer.variables)
+    assert_same(weights(model), weights(alone), rtol=2e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["begins at the parameters", "factored", "by layer"])
+def test_model_parallel_gives_states_the_layout_of_their_kernels(name, distributed):
+    tx = TRANSFORMATIONS[name]()
+    alone = fit(make_model(as_keras(tx)))
+    mesh = keras.distribution.DeviceMesh((1, 2), ["batch", "model"], keras.distribution.list_devices()[:2])
+    layouts = keras.distribution.LayoutMap(mesh)
+    layouts[".*hidden.*kernel"] = (None, "model")
+    distributed(keras.distribution.ModelParallel(layout_map=layouts, batch_dim_name="batch"))
+    model = fit(make_model(as_keras(tx)))
+    mirrors = [v for v in model.optimizer.variables if "hidden_kernel" in v.path]
+    assert mirrors
+    for v in mirrors:
+        expected = jax.sharding.PartitionSpec(*(None, "model") if v.shape == (4, 8) else ())
+        assert v.value.sharding.is_equivalent_to(jax.sharding.NamedSharding(mesh.backend_mesh, expected), v.ndim)
+    assert_same(weights(model), weights(alone), rtol=2e-5, atol=1e-7)

@@ -1,0 +1,80 @@
+"""Every recorded run of every Keras generation, class by class: parameters, final weights, counters."""
+
+import functools
+import json
+import pathlib
+import warnings
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradtx.keras import optimizers as keras3
+from gradtx.keras import schedules
+from gradtx.keras.variable import Variable
+
+HERE = pathlib.Path(__file__).parent.parent / "golden" / "keras"
+CASES = {case["case"]: case for case in json.loads((HERE / "manifest.json").read_text())["cases"]}
+
+GENERATIONS = {"keras3": keras3}
+
+
+def made(case: dict[str, Any]) -> Any:
+    """The optimizer of a case."""
+    kwargs = dict(case["kwargs"])
+    excluded = kwargs.pop("_exclude", None)
+    module = GENERATIONS[case["generation"]]
+    rate = kwargs.get("learning_rate")
+    if isinstance(rate, dict):
+        kwargs["learning_rate"] = getattr(schedules, rate["schedule"])(**rate["args"])
+    opt = getattr(module, case["cls"])(**kwargs)
+    if excluded:
+        opt.exclude_from_weight_decay(var_names=excluded)
+    return opt
+
+
+@functools.cache
+def ran(name: str) -> tuple[Any, list[np.ndarray], list[Any]]:
+    """The optimizer after its run, the parameters after the recorded steps, and at the end."""
+    case, arrays = CASES[name], np.load(HERE / CASES[name]["file"])
+    shapes = case["shapes"]
+    ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes])[:-1]
+
+    def split(flat: np.ndarray) -> list[Any]:
+        return [jnp.asarray(part.reshape(shape)) for part, shape in zip(np.split(flat, ends), shapes, strict=True)]
+
+    opt, snapshots = made(case), []
+    variables = [Variable(v, name) for v, name in zip(split(arrays["init"]), case["var_names"], strict=True)]
+    for step, grads in enumerate(arrays["grads"], 1):
+        opt.apply_gradients(zip(split(grads), variables, strict=True))
+        if step in arrays["steps"]:
+            snapshots.append(np.concatenate([np.ravel(v.numpy()) for v in variables]))
+    return opt, snapshots, variables
+
+
+def close(ours: Any, golden: Any, bound: float, where: str) -> None:
+    scale = np.abs(golden) + 0.01 * np.max(np.abs(golden), initial=0) + 1e-30
+    error = np.max(np.abs(np.asarray(ours, np.float64) - golden) / scale, initial=0)
+    assert error <= bound, f"{where}: {error:.3g} of at most {bound:.3g}"
+
+
+@pytest.mark.parametrize("name", [n for n,c in CASES.items() if c["generation"] in GENERATIONS and hasattr(GENERATIONS[c["generation"]], c["cls"])])
+def test_parameters(name):
+    case, golden = CASES[name], np.load(HERE / CASES[name]["file"])
+    _, snapshots, _ = ran(name)
+    for step, ours, recorded in zip(golden["steps"], snapshots, golden["params"], strict=True):
+        close(ours, recorded, max(2e-5, 4 * case["eq_check_params_err"]), f"after step {step}")
+
+
+@pytest.mark.parametrize("name", [n for n,c in CASES.items() if c["generation"] in GENERATIONS and hasattr(GENERATIONS[c["generation"]], c["cls"])])
+def test_final_weights(name):
+    case, golden = CASES[name], np.load(HERE / CASES[name]["file"])["opt_flat"]
+    opt, _, _ = ran(name)
+    weights = opt.get_weights()
+    start = 0
+    for expected, (dtype, *shape), weight in zip(case["opt_weight_names"], case["opt_weights"], weights, strict=True):
+        size = int(np.prod(shape, dtype=int))
+        assert (str(weight.dtype), list(weight.shape)) == (dtype, shape), expected
+        close(weight.ravel(), golden[start : start + size], max(2e-5, 4 * case["eq_check_params_err"]), expected)
+        start += size

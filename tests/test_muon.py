@@ -1,0 +1,235 @@
+"""Muon beyond its trajectories: what is made orthogonal, which leaves are matrices and how, what is refused."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax.contrib
+import pytest
+from golden import data
+
+import gradtx as gx
+from gradtx.optimizers.muon import DION
+
+RNG = np.random.default_rng(0)
+KERNEL = jnp.asarray(RNG.normal(size=(4, 6)), jnp.float32)
+CONV = jnp.asarray(RNG.normal(size=(3, 2, 5, 4)), jnp.float32)
+STACK = jnp.asarray(RNG.normal(size=(2, 4, 6)), jnp.float32)
+
+
+def update_of(tx, grads):
+    return tx.update(grads, tx.init(grads), grads)[0]
+
+
+def muon_of(numbers, **options):
+    return gx.scale_by_muon(weight_dimension_numbers=numbers, **options)
+
+
+# The iteration.
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (6, 4), (5, 5), (1, 3), (3, 1)])
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+def test_orthogonalize_keeps_the_singular_vectors(shape, dtype):
+    """UᴴOV is diagonal, with values of about 1, whatever the size of the matrix."""
+    x = RNG.normal(size=shape) if dtype == "float32" else RNG.normal(size=shape) + 1j * RNG.normal(size=shape)
+    x = jnp.asarray(x, dtype)
+    u, s, vh = np.linalg.svd(x, full_matrices=False)
+    for scale in (1e-3, 1.0, 1e25):
+        inner = u.conj().T @ np.asarray(gx.orthogonalize(scale * x)) @ vh.conj().T
+        assert np.abs(inner - np.diag(np.diag(inner))).max() < 1e-4
+        values = np.diag(inner).real[s > 0.05 * np.linalg.norm(s)]
+        assert 0.6 < values.min() <= values.max() < 1.25
+
+
+def test_more_triples_come_closer_to_orthogonal():
+    far, near = (
+        np.linalg.svd(gx.orthogonalize(KERNEL, coeffs=c), compute_uv=False) for c in ((3.4445, -4.775, 2.0315), DION)
+    )
+    assert np.abs(near - 1).max() < 0.06 < np.abs(far - 1).max()
+
+
+def test_steps_are_as_many_as_triples():
+    triples = [(3.4445, -4.775, 2.0315)] * 3
+    ours = update_of(gx.scale_by_muon(triples, ns_steps=7), KERNEL)
+    np.testing.assert_array_equal(ours, update_of(gx.scale_by_muon(ns_steps=3), KERNEL))
+    np.testing.assert_array_equal(
+        update_of(gx.scale_by_muon("dion"), KERNEL), update_of(gx.scale_by_muon(DION), KERNEL)
+    )
+
+
+def test_iteration_in_bfloat16():
+    """All products are there, and the singular values end where Jordan says; the result is float32 again."""
+    program = str(jax.make_jaxpr(lambda x: gx.orthogonalize(x, 5, dtype="bfloat16"))(KERNEL))
+    products = [line for line in program.splitlines() if "dot_general[" in line]
+    assert len(products) == 15
+    assert all(re.search(r":bf16\[", line) for line in products)
+    rough = update_of(gx.scale_by_muon(ns_dtype="bfloat16"), KERNEL)
+    assert rough.dtype == jnp.float32
+    values = np.linalg.svd(rough, compute_uv=False)
+    assert 0.5 < values.min() <= values.max() < 1.5
+
+
+@pytest.mark.parametrize("form", ["debiased", "mean", "sum"])
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_the_size_of_the_gradients_does_not_matter(form, nesterov):
+    tx = gx.scale_by_muon(form=form, nesterov=nesterov)
+    np.testing.assert_allclose(update_of(tx, 1e4 * KERNEL), update_of(tx, KERNEL), atol=1e-5)
+
+
+def test_mean_and_sum_differ_in_what_they_remember_only():
+    means, sums = (gx.scale_by_muon(form=form, beta=0.75) for form in ("mean", "sum"))
+    state, other = means.init(KERNEL), sums.init(KERNEL)
+    for scale in (1.0, -2.0, 3.0):
+        grads = scale * KERNEL + 1
+        (update, state), (twin, other) = means.update(grads, state), sums.update(grads, other)
+        np.testing.assert_allclose(update, twin, atol=1e-5)
+        np.testing.assert_allclose(state.mu, 0.25 * other.mu, rtol=1e-5)
+
+
+@pytest.mark.parametrize("leaf", [jnp.zeros((3, 4)), jnp.zeros((0, 3)), jnp.zeros((3, 0)), jnp.zeros((0, 0))])
+def test_nothing_comes_of_nothing(leaf):
+    for tx in (gx.muon(0.1), gx.muon(0.1, adaptive=True, consistent_rms=0.2, form="sum")):
+        update = update_of(tx, leaf)
+        assert update.shape == leaf.shape
+        np.testing.assert_array_equal(update, 0)
+
+
+# How arrays are matrices.
+
+
+@pytest.mark.parametrize(
+    ("numbers", "options"),
+    [
+        (((0, 1, 2), 3), {}),
+        (((1, 3), 0), {"nesterov": False}),
+        ((-1, (0, -2)), {}),
+        ((2, (3, 0)), {"nesterov": False, "adaptive": True}),
+    ],
+)
+def test_dimension_numbers_are_those_of_optax(numbers, options):
+    theirs = optax.contrib.scale_by_muon(
+        weight_dimension_numbers=optax.contrib.MuonDimensionNumbers(*numbers), **options
+    )
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        want = update_of(theirs, CONV)
+    np.testing.assert_allclose(update_of(muon_of(numbers, **options), CONV), want, atol=2e-5 * np.abs(want).max())
+
+
+def test_a_convolution_is_a_matrix_to_its_outputs():
+    flat = update_of(gx.scale_by_muon(), CONV.reshape(-1, 4)).reshape(CONV.shape)
+    for numbers in (gx.MuonDimensionNumbers(None, -1), gx.MuonDimensionNumbers((0, 1, 2), 3)):
+        np.testing.assert_allclose(update_of(muon_of(numbers), CONV), flat, atol=1e-6)
+
+
+def test_matrices_may_be_stacked():
+    each = jnp.stack([update_of(gx.scale_by_muon(), x) for x in STACK])
+    np.testing.assert_allclose(update_of(muon_of((-2, -1)), STACK), each, atol=1e-5)
+    assert update_of(muon_of((-2, -1)), STACK[:0]).shape == (0, 4, 6)
+
+
+@pytest.mark.parametrize(
+    ("tx", "factor"),
+    [
+        (gx.scale_by_shape(), 1.5**0.5),
+        (gx.scale_by_shape((1, 0)), 1.0),
+        (gx.scale_by_shape((-2, -1)), 1.5**0.5),
+        (gx.scale_by_shape(consistent_rms=0.2), 0.2 * 6**0.5),
+    ],
+)
+def test_scale_by_shape(tx, factor):
+    np.testing.assert_allclose(update_of(tx, KERNEL), factor * KERNEL, rtol=1e-6)
+
+
+# Which leaves.
+
+PARAMS = {"dense": {"bias": jnp.ones(3), "kernel": jnp.ones((2, 3))}, "token_Embedding": jnp.ones((5, 2))}
+
+
+@pytest.mark.parametrize(
+    ("rule", "selected"),
+    [
+        (gx.matrices_only(), {"dense/kernel", "token_Embedding"}),
+        (gx.matrices_only(embeddings=False), {"dense/kernel"}),
+        (gx.matrices_only("dense"), {"token_Embedding"}),
+        (gx.matrices_only("dense", embeddings=False), set()),
+    ],
+)
+def test_matrices_only(rule, selected):
+    leaves = jax.tree_util.tree_leaves_with_path(rule(PARAMS))
+    assert {jax.tree_util.keystr(path, simple=True, separator="/") for path, on in leaves if on} == selected
+
+
+def test_muon_leaves_the_rest_to_adam():
+    tx = gx.muon(0.1, adam_learning_rate=0.01, muon_mask=gx.matrices_only(embeddings=False), nesterov=False)
+    updates, adam = update_of(tx, PARAMS), update_of(gx.adam(0.01), PARAMS)
+    np.testing.assert_allclose(updates["dense"]["bias"], adam["dense"]["bias"], rtol=1e-6)
+    np.testing.assert_allclose(updates["token_Embedding"], adam["token_Embedding"], rtol=1e-6)
+    kernel = gx.orthogonalize(PARAMS["dense"]["kernel"])
+    np.testing.assert_allclose(updates["dense"]["kernel"], -0.1 * 1.5**0.5 * kernel, rtol=1e-5)
+
+
+def test_masked_else_of_one_side_alone():
+    """Either transformation may be left without a leaf."""
+    params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+    for mask, want in ((True, -0.5), (False, -0.25)):
+        for update in update_of(gx.masked_else(gx.sgd(0.5), mask, gx.sgd(0.25)), params).values():
+            np.testing.assert_array_equal(update, want)
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize("tx", [gx.scale_by_muon(), gx.scale_by_shape(), gx.muon(0.1, muon_mask=None)])
+def test_what_is_no_matrix_is_refused(tx):
+    """By its path, with the cure."""
+    with pytest.raises(
+        ValueError, match=r"params\['dense'\]\['bias'\]: expected a matrix, got float32\[3\].*masked_else"
+    ):
+        tx.init(PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ((0, 2), r"\['w'\].*there is no axis 2"),
+        ((0, -3), r"\['w'\].*there is no axis -3"),
+        ((0, 0), r"\['w'\].*named twice"),
+        ((0, (1, -1)), r"\['w'\].*named twice"),
+    ],
+)
+def test_dimension_numbers_that_do_not_fit_are_refused(numbers, message):
+    with pytest.raises(ValueError, match=message):
+        muon_of(numbers).init({"w": KERNEL})
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "options"),
+    [
+        (TypeError, "ns_coeffs must be three numbers", {"ns_coeffs": (1.0, 2.0)}),
+        (TypeError, "ns_coeffs must be three numbers", {"ns_coeffs": []}),
+        (TypeError, "ns_coeffs must be three numbers", {"ns_coeffs": 3.0}),
+        (ValueError, "ns_coeffs must be finite", {"ns_coeffs": (1.0, 2.0, float("nan"))}),
+        (ValueError, "ns_coeffs must be one of 'standard', 'dion'", {"ns_coeffs": "best"}),
+        (TypeError, "must be MuonDimensionNumbers", {"weight_dimension_numbers": 0}),
+        (TypeError, "output_axis must be an axis", {"weight_dimension_numbers": (0, "1")}),
+        (TypeError, "reduction_axis must be an axis", {"weight_dimension_numbers": (True, 1)}),
+        (ValueError, "form must be one of", {"form": "total"}),
+    ],
+)
+def test_bad_hyperparameters_are_refused(error, message, options):
+    with pytest.raises(error, match=message):
+        gx.scale_by_muon(**options)
+
+
+def test_keras_s_adam_is_why_its_muon_is_left_out():
+    """The recorded vector, which Adam moves, lies further from Adam's equations in float64 than the tolerance."""
+    golden = data.trajectory("keras:muon_0_A")
+    x, m, v, rows = golden.params["v5"].astype(float), 0.0, 0.0, []
+    for t, g in enumerate(golden.grads["v5"].astype(float), 1):
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        x = x * (1 - 0.02 * 0.004) - 0.02 * np.sqrt(1 - 0.999**t) / (1 - 0.9**t) * m / (np.sqrt(v) + 1e-7)
+        rows.append(x)
+    deviation = np.abs(np.stack(rows)[golden.steps - 1] - golden.recorded["params"][:, :5])
+    assert deviation.max() > golden.bounds["params"].max()
