@@ -26,10 +26,11 @@ from gradtx.core.check import describe
 from gradtx.core.compose import Container, Optimizer
 from gradtx.core.extras import extras_of
 from gradtx.core.hyperparams import is_schedule
-from gradtx.core.tree import Tree, dtype_of, find
+from gradtx.core.tree import Tree, dtype_of, find, scale
+from gradtx.keras import optimizers
+from gradtx.keras.modern import snake_case
 from gradtx.keras.optimizer import Facade
 from gradtx.keras.optimizers import Optimizer as Keras3Optimizer
-from gradtx.keras.optimizers import snake_case
 from gradtx.keras.transforms import schedule_of_microsteps, with_decay
 from gradtx.wrappers.inject import inject_hyperparams
 
@@ -68,9 +69,9 @@ def as_keras(
         model.compile(optimizer=as_keras(chain(clip_by_global_norm(1.0), adam(1e-3))), loss="mse")
 
     What Keras does around an update stays Keras's own: clipping, `weight_decay`, averages, accumulation, loss scaling,
-    constraints, callbacks, files. An optimizer of `gradtx.keras` may be given, too; its arguments become Keras's. The
-    transformation sees one dict from the variables' paths (`"sequential/dense/kernel"`) to their values: masks and
-    labels may be patterns, `label_by_path({"bias": ...})`.
+    constraints, callbacks, files. An optimizer of `gradtx.keras` may be given, too; its arguments become Keras's, its
+    state stays behind. The transformation sees one dict from the variables' paths (`"sequential/dense/kernel"`) to
+    their values: masks and labels may be patterns, `label_by_path({"bias": ...})`.
 
     `optimizer.learning_rate` is the rate that the transformation really uses, and callbacks may change it:
 
@@ -222,7 +223,7 @@ class _Factor(_Rate):
 
     def update(self, rate: Any, grads: Tree, state: Any, params: Tree) -> tuple[Tree, Any]:
         updates, state = self.tx.update(grads, state, params)
-        return jax.tree.map(lambda u: (-rate).astype(jnp.promote_types(u.dtype, jnp.float32)) * u, updates), state
+        return scale(-rate, updates), state
 
 
 def _rate_of(tx: Transformation) -> _Rate:
@@ -397,17 +398,16 @@ class _Adapter(KerasOptimizer):
                 f"{rate.fixed}; or decay in the chain, gradtx.add_decayed_weights"
             )
         name = _auto_name(keras, transformation) if name is None else name
-        given = _no_rate if learning_rate is None else learning_rate
-        super().__init__(learning_rate=given, name=name, **base)
-        if learning_rate is None:
+        if learning_rate is None:  # with a function Keras makes no variable
+            super().__init__(learning_rate=lambda: 0.0, name=name, **base)
             self._learning_rate = None
+        else:
+            super().__init__(learning_rate=learning_rate, name=name, **base)
         self._rate = rate
         self._slots: _Slots | None = None
         self._pending: _Pending | None = None
         self._applying = False
-        self._paths_without_decay = excluded[0]
-        if excluded[1]:
-            self.exclude_from_weight_decay(var_names=list(excluded[1]))
+        self._excluded = excluded
 
     @property
     def transformation(self) -> Any:
@@ -425,10 +425,9 @@ class _Adapter(KerasOptimizer):
         return self._slots.state()
 
     def build(self, variables: Any) -> None:
-        if self._paths_without_decay:
-            pattern = getattr(self, "_exclude_from_weight_decay_pattern", None)
-            without = [v for v in variables if v.path in self._paths_without_decay]
-            self.exclude_from_weight_decay(without, [pattern.pattern] if pattern else None)
+        paths, patterns = self._excluded
+        if (paths or patterns) and not hasattr(self, "_exclude_from_weight_decay"):
+            self.exclude_from_weight_decay([v for v in variables if v.path in paths], list(patterns))
         super().build(variables)
         moving = [v for v in variables if not getattr(v, "overwrite_with_gradient", False)]
         self._slots = _Slots(self, self._rate.tx, moving)
@@ -593,10 +592,6 @@ def _initial(keras: Any, rate: _Rate, learning_rate: Any) -> Any:
     return learning_rate if is_schedule(learning_rate) else float(_array(learning_rate))
 
 
-def _no_rate() -> float:
-    raise NotImplementedError  # stands in while Keras's constructor runs, which insists on a rate
-
-
 def _auto_name(keras: Any, tx: Any) -> str:
     """As Keras names its optimizers: `adam`, the next one `adam_1`."""
     return _counted(keras, type(tx).__name__ if isinstance(tx, GradientTransformation) else "transformation")
@@ -672,16 +667,24 @@ _RATES = {"sgd": 0.01}
 class _Named:
     """What Keras finds under a name. It makes the optimizer of a config, which is empty if the name is all there is."""
 
-    def __init__(self, cls: type[Optimizer]) -> None:
-        self.cls = cls
+    def __init__(self, make: Callable[[dict[str, Any]], Any]) -> None:
+        self.make = make
 
     def from_config(self, config: Mapping[str, Any]) -> Any:
-        fields = self.cls.field_kinds()
-        own = {key: value for key, value in config.items() if key in fields}
-        base = {key: value for key, value in config.items() if key not in fields}
-        if "learning_rate" in fields and inspect.signature(self.cls).parameters["learning_rate"].default is _EMPTY:
-            own.setdefault("learning_rate", _RATES.get(self.cls.__name__, 0.001))
-        return as_keras(self.cls(**own), **base)
+        return self.make(dict(config))
+
+
+def _of_gradtx(cls: type[Optimizer], config: dict[str, Any]) -> Any:
+    """Its hyper-parameters come before Keras's arguments of the same name: `weight_decay` of AdamW is its own."""
+    fields = cls.field_kinds()
+    own = {name: config.pop(name) for name in [*config] if name in fields}
+    if "learning_rate" in _needed(cls):
+        own.setdefault("learning_rate", _RATES.get(cls.__name__, 0.001))
+    return as_keras(cls(**own), **config)
+
+
+def _of_facade(cls: type[Facade], config: dict[str, Any]) -> Any:
+    return as_keras(cls(**config))
 
 
 _EMPTY = inspect.Parameter.empty
@@ -694,8 +697,8 @@ def register_with_keras() -> None:
         keras.optimizers.get({"class_name": "gradtx>adamw", "config": {"learning_rate": 1e-4, "weight_decay": 0.1}})
 
     The names are those of gradtx's optimizers for which a learning rate is all that must be said; it is Keras's
-    default. `import gradtx.keras` calls this as soon as Keras is imported, before or after; call it to make optimizers
-    known that were defined since.
+    default. Those of `gradtx.keras` begin with a capital: `"gradtx>Adam"`. `import gradtx.keras` calls this as soon as
+    Keras is imported, before or after; call it to make optimizers known that were defined since.
     """
     import keras
 
@@ -703,10 +706,14 @@ def register_with_keras() -> None:
     known = keras.saving.get_custom_objects()
     for name, cls in spec.registry().items():
         if isinstance(cls, type) and issubclass(cls, Optimizer) and _needed(cls) <= {"learning_rate"}:
-            known[f"{_PACKAGE}>{name}"] = _Named(cls)
+            known[f"{_PACKAGE}>{name}"] = _Named(functools.partial(_of_gradtx, cls))
+    for name, cls in vars(optimizers).items():
+        if isinstance(cls, type) and issubclass(cls, Keras3Optimizer) and not _needed(cls):
+            known[f"{_PACKAGE}>{name}"] = _Named(functools.partial(_of_facade, cls))
 
 
 def _needed(cls: type) -> set[str]:
+    """The arguments without a default."""
     return {name for name, parameter in inspect.signature(cls).parameters.items() if parameter.default is _EMPTY}
 
 

@@ -19,10 +19,12 @@ from gradtx.transforms.clipping import clip, clip_by_global_norm, clip_by_norm
 __all__ = ["Modern", "factored", "snake_case", "stages"]
 
 
-class Modern(Facade):
+class Modern(Facade, abstract=True):
     """Base of optimizers with decoupled weight decay, one kind of clipping, and a running mean of the parameters."""
 
     quiet: ClassVar[frozenset[str]] = frozenset({"decay"})
+    ema_start: ClassVar[str] = "after"
+    "Whether the running mean starts from the parameters after the first update, or before it."
 
     learning_rate: Rate
     "Step size: a number, a schedule, or a function without arguments. `lr` is another name for it."
@@ -69,6 +71,12 @@ class Modern(Facade):
         paths, patterns = self._excluded
         mask = excluding(paths, patterns) if paths or patterns else None
         return decay_first(tx, self.weight_decay, learning_rate, mask)
+
+    def averaging(self, tx: Transformation) -> Transformation:
+        """The update `tx`, and after it the running mean."""
+        if not self.use_ema:
+            return tx
+        return keras_ema(tx, self.ema_momentum, self.ema_overwrite_frequency, self.window, self.ema_start)
 
     def exclude_from_weight_decay(self, var_list: Tree = None, var_names: Sequence[str] | None = None) -> None:
         """Leave variables out of weight decay: those of `var_list`, and those whose name contains one of `var_names`.

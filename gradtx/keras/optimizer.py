@@ -57,7 +57,7 @@ class Weight(NamedTuple):
     "Whether the generation itself does not save it: it comes last, and `set_weights` does without it."
 
 
-class Facade(Table):
+class Facade(Table, abstract=True):
     """Base of all optimizer classes. See `gradtx.keras.Optimizer`, that of Keras 3, for how to use and derive one."""
 
     slots: ClassVar[tuple[Mapping[str, str], ...]] = ()
@@ -65,9 +65,6 @@ class Facade(Table):
 
     Those that are not in the state, such as the third of Adam without `amsgrad`, are left out. `-` turns the sign round.
     """
-    first_count: ClassVar[int] = 0
-    "The counters of the chain before the first step."
-
     _rate: Any = None
     _state: OptimizerState | None = None
     _built: dict[str, jax.ShapeDtypeStruct] | None = None
@@ -160,6 +157,11 @@ class Facade(Table):
         """How many steps make one update."""
         return 1
 
+    @property
+    def first_count(self) -> int:
+        """The counters of the chain before the first step."""
+        return 0
+
     # Building.
 
     def build(self, variables: Tree) -> None:
@@ -177,8 +179,6 @@ class Facade(Table):
         self._live = None
         inner_state = self._transformation_with_live_rate().init(params)
         self._state = OptimizerState(numerics.counter(), inner_state)
-        if self.first_count:
-            self._state = self._state._replace(inner_state=self._counted(inner_state, jnp.zeros((), jnp.int32)))
 
     @property
     def built(self) -> bool:
@@ -224,11 +224,12 @@ class Facade(Table):
             raise TypeError(f"{type(self).__name__}.apply_gradients takes pairs (gradient, variable)")
         return self.apply([grad for grad, _ in pairs], [variable for _, variable in pairs])
 
-    def minimize(self, loss: Callable[[Any], Any], params: Tree = None) -> Any:
+    def minimize(self, loss: Callable[[Any], Any], params: Tree = None, constraints: Any = None) -> Any:
         """One step down the gradient of `loss(params)`: gradient and update in one compiled program.
 
         `loss` is a function of the parameters that gives a scalar. Calling this again with the same function compiles
         nothing; a new lambda every time does. Returns the new parameters; variables are assigned.
+        `constraints` are functions by the names of variables, applied after the step.
         """
         params = self._required_variables() if params is None else params
         variables = Variables.of(params)
@@ -237,9 +238,9 @@ class Facade(Table):
         self._refuse_tracers(variables.values)
         values = dict(zip(names, variables.values, strict=True))
         tx, state = self._transformation_with_live_rate(), self._required_state("minimize")
-        constraints = _constraints(names, variables.leaves)
+        projections = (*_constraints(names, variables.leaves), *_checked_constraints(constraints, names))
         new, self._state = self._compiled(_minimize)(
-            tx, loss, self.loss_scale(), variables.treedef, tuple(names), state, values, constraints, type(self)
+            tx, loss, self.loss_scale(), variables.treedef, tuple(names), state, values, projections, type(self)
         )
         return handed_back(variables, [new[name] for name in names])
 
@@ -565,6 +566,13 @@ def _constraints(names: Sequence[str], leaves: Sequence[Any]) -> tuple[tuple[str
     """What a variable wants to be projected onto after each step."""
     held = [(name, getattr(leaf, "constraint", None)) for name, leaf in zip(names, leaves, strict=True)]
     return tuple((name, constraint) for name, constraint in held if constraint is not None)
+
+
+def _checked_constraints(constraints: Any, names: Sequence[str]) -> tuple[tuple[str, Callable[..., Any]], ...]:
+    constraints = dict(constraints or {})
+    if unknown := [name for name in constraints if name not in names]:
+        raise ValueError(f"constraints: no variable {unknown[0]!r}; there are {', '.join(names)}")
+    return tuple(constraints.items())
 
 
 def _check_loss(name: str, call: str, loss: Any) -> None:

@@ -28,7 +28,7 @@ from gradtx.keras import formulas
 from gradtx.keras.modern import Modern, factored, snake_case, stages
 from gradtx.keras.optimizer import Weight
 from gradtx.keras.table import Name
-from gradtx.keras.transforms import keras_ema, schedule_of_microsteps, with_decay
+from gradtx.keras.transforms import schedule_of_microsteps, with_decay
 from gradtx.optimizers.ftrl import NonPositive
 from gradtx.transforms.scaling import scale
 from gradtx.wrappers.accumulate import accumulate
@@ -54,7 +54,7 @@ Window = Annotated[int, Integer(2, 2)]
 "A count of gradients, of at least two."
 
 
-class Optimizer(Modern):
+class Optimizer(Modern, abstract=True):
     """Base of Keras 3's optimizers: what all of them take, and how to use one.
 
         params = opt.apply(grads, params)            # arrays, in any tree: the new ones are returned
@@ -98,7 +98,7 @@ class Optimizer(Modern):
             tx = accumulate(mean, window, use_grad_mean=False)  # the state holds sums, as Keras's does
         if self.loss_scale_factor is not None:
             tx = chain(scale(1 / self.loss_scale_factor), *stages(tx))
-        return keras_ema(tx, self.ema_momentum, self.ema_overwrite_frequency, self.window) if self.use_ema else tx
+        return self.averaging(tx)
 
     @property
     def window(self) -> int:
@@ -263,11 +263,15 @@ class Adafactor(Optimizer):
 
     def slot_weights(self) -> Iterator[Weight]:
         for name, like in (self._built or {}).items():
-            is_factored = len(like.shape) >= 2
-            for field in ("v_row", "v_col"):
-                yield Weight(name, field, name) if is_factored else Weight(name, "", name, derived=_unused)
-            name = self.slot_name("velocity", name), name
-            yield Weight(name[0], "", name[1], derived=factored) if is_factored else Weight(name[0], "v", name[1])
+            is_factored, last, slot = len(like.shape) >= 2, name.rpartition("/")[2], self.slot_name("velocity", name)
+            if is_factored:
+                yield Weight(f"{self.name}/{last}", "v_row", name)
+                yield Weight(f"{self.name}/{last}", "v_col", name)
+                yield Weight(slot, "", name, derived=factored)
+            else:
+                yield Weight(last, "", name, derived=_unused)
+                yield Weight(last, "", name, derived=_unused)
+                yield Weight(slot, "v", name)
 
 
 def _unused(state: Any, variable: str) -> Any:

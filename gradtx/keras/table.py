@@ -68,16 +68,27 @@ _ELSEWHERE = {"b1": "beta_1", "beta1": "beta_1", "b2": "beta_2", "beta2": "beta_
 class Table:
     """Base of classes whose annotated fields say what their constructor takes."""
 
+    rate_name: ClassVar[str] = "learning_rate"
+    "What the generation calls the learning rate; tables declare it as `learning_rate`, and users may say either."
+    positional: ClassVar[tuple[str, ...]] = ()
+    "The first arguments, where their order is not that of their declaration."
+    hidden: ClassVar[frozenset[str]] = frozenset()
+    "Fields of a base class that this one does not have."
     quiet: ClassVar[frozenset[str]] = frozenset()
     "Fields that the config leaves out while they have their defaults."
+    spellings: ClassVar[Mapping[str, str]] = {}
+    "Other names of arguments."
     unknown_argument: ClassVar[type[Exception]] = TypeError
     "What an argument that does not exist raises."
     __signature__: ClassVar[inspect.Signature]
 
     _defaults: ClassVar[dict[str, Any]] = {}
+    _abstract: ClassVar[bool] = True
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, *, abstract: bool = False, **kwargs: Any) -> None:
+        """`abstract` bases have arguments that come after those of the classes derived from them."""
         super().__init_subclass__(**kwargs)
+        cls._abstract = abstract
         declared = [name for name, hint in vars(cls).get("__annotations__", {}).items() if _is_field(name, hint)]
         cls._defaults = {name: vars(cls)[name] for name in declared if name in vars(cls)}
         for name in cls._defaults:  # properties of a base class shall be seen, not these
@@ -108,7 +119,7 @@ class Table:
     @classmethod
     def default(cls, name: str) -> Any:
         """The default of an argument, for classes that have the same."""
-        return cls.fields()[name].default
+        return cls.fields()[cls.rate_name if name in _SPELLINGS else name].default
 
     def __setattr__(self, name: str, value: Any) -> None:
         field = self.fields().get(name)
@@ -162,12 +173,20 @@ def _is_field(name: str, hint: Any) -> bool:
 def _fields(cls: type[Table]) -> dict[str, Field]:
     hints = typing.get_type_hints(cls, include_extras=True)
     owners = [owner for owner in cls.__mro__ if issubclass(owner, Table)]
-    own_first = [cls, *reversed(owners[1:])]
-    names = dict.fromkeys(name for owner in own_first for name in vars(owner).get("__annotations__", {}))
-    names = [name for name in names if _is_field(name, hints[name])]
-    names = sorted(names, key=lambda name: (name not in _SPELLINGS, name in cls.quiet))  # rate first, extensions last
+    outer_last = sorted(reversed(owners), key=lambda owner: owner._abstract)
+    names = dict.fromkeys(name for owner in outer_last for name in vars(owner).get("__annotations__", {}))
+    order = {name: i for i, name in enumerate(cls.positional)}
+    names = sorted(
+        (name for name in names if _is_field(name, hints[name]) and name not in cls.hidden),
+        key=lambda name: (order.get(name, len(order)), name in cls.quiet),  # sorted is stable: the rest as declared
+    )
     defaults = {name: value for owner in reversed(owners) for name, value in owner._defaults.items()}
-    return {name: Field(kind_of(hints[name]), defaults.get(name, inspect.Parameter.empty)) for name in names}
+    return {
+        cls.rate_name if name == "learning_rate" else name: Field(
+            kind_of(hints[name]), defaults.get(name, inspect.Parameter.empty)
+        )
+        for name in names
+    }
 
 
 def _bound(cls: type[Table], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,7 +196,7 @@ def _bound(cls: type[Table], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
         raise TypeError(f"{cls.__name__} takes at most {len(names)} arguments, got {len(args)}")
     given = dict(zip(names, args, strict=False))
     for name, value in kwargs.items():
-        own = name if name in names else _SPELLINGS.get(name, name)
+        own = name if name in names else {**_SPELLINGS, **cls.spellings}.get(name, name)
         if own not in names:
             raise cls.unknown_argument(_unknown(cls, name))
         if own in given:

@@ -18,6 +18,7 @@ import pytest
 import gradtx
 import gradtx.keras.adapter
 from gradtx.core.hyperparams import Rate
+from gradtx.keras import optimizers
 from gradtx.keras.adapter import as_keras, register_with_keras
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't:DeprecationWarning")  # Keras, NumPy 2
@@ -555,6 +556,61 @@ def test_keras_missing_or_old(monkeypatch):
 def test_what_is_no_transformation_for_keras(wrong, message):
     with pytest.raises(TypeError, match=message):
         as_keras(wrong)
+
+
+# Optimizers of `gradtx.keras`.
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_an_optimizer_of_ours_is_keras_with_its_arguments(name):
+    ours, theirs = start(), start()
+    a = as_keras(optimizers.RMSprop(0.1, **ARGUMENTS[name]))
+    b = keras.optimizers.RMSprop(0.1, **ARGUMENTS[name])
+    for grads in gradients(ours):
+        a.apply(grads, ours)
+        b.apply(grads, theirs)
+    assert_same([v.numpy() for v in ours], [v.numpy() for v in theirs], rtol=1e-5, atol=1e-6)
+    a.finalize_variable_values(ours)
+    b.finalize_variable_values(theirs)
+    assert_same([v.numpy() for v in ours], [v.numpy() for v in theirs], rtol=1e-5, atol=1e-6)
+    ignored = {"name", "transformation"}
+    config = {key: value for key, value in a.get_config().items() if key not in ignored}
+    assert config == {key: value for key, value in b.get_config().items() if key in config}
+
+
+def test_what_an_optimizer_of_ours_was_told_is_kept():
+    facade = optimizers.SGD(0.5, momentum=0.9, weight_decay=0.1, name="mine")
+    variables = [keras.Variable(np.ones(2, np.float32), name=name) for name in ("kernel", "bias", "other")]
+    facade.exclude_from_weight_decay([variables[2]], ["bias"])
+    optimizer = as_keras(facade)
+    optimizer.apply([jnp.zeros(2)] * 3, variables)
+    assert_same([v.numpy() for v in variables], [0.95 * np.ones(2), np.ones(2), np.ones(2)], rtol=1e-6)
+    assert optimizer.name == "mine"
+    assert as_keras(optimizers.SGD(weight_decay=0.1), weight_decay=0.2).weight_decay == 0.2
+    assert as_keras(optimizers.Lamb()).name.startswith("lamb")
+
+
+def test_rates_of_optimizers_of_ours():
+    w = keras.Variable(np.zeros(1, np.float32))
+    slowing = as_keras(optimizers.SGD(lr=1.0, decay=1.0))
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([0], [1.0, 0.5])
+    of_keras, function = as_keras(optimizers.SGD(schedule)), as_keras(optimizers.SGD(lambda: 0.25))
+    for optimizer, first, second in ((slowing, 1.0, 0.5), (of_keras, 1.0, 0.5), (function, 0.25, 0.25)):
+        for expected in (first, second):
+            assert float(optimizer.learning_rate) == expected
+            before = w.numpy()
+            optimizer.apply([jnp.ones(1)], [w])
+            np.testing.assert_array_equal(before - w.numpy(), [expected])
+    with pytest.raises(TypeError, match="schedule"):
+        slowing.learning_rate = 0.1
+    of_keras.get_config()
+
+
+def test_optimizers_of_ours_by_name():
+    optimizer = keras.optimizers.get({"class_name": "gradtx>AdamW", "config": {"beta_1": 0.8, "clipnorm": 2.0}})
+    assert (optimizer.weight_decay, optimizer.clipnorm) == (0.004, 2.0)
+    assert optimizer.transformation == optimizers.AdamW(beta_1=0.8).chain(0.001)
+    assert "gradtx>Optimizer" not in keras.saving.get_custom_objects()
 
 
 # Names.

@@ -1,0 +1,104 @@
+"""What the optimizers of Keras 1 and 2, and of their kin, have in common."""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from gradtx.core.base import Transformation
+from gradtx.core.compose import chain
+from gradtx.core.hyperparams import Flag, Positive
+from gradtx.core.tree import Tree
+from gradtx.keras.optimizer import Facade, Weight
+from gradtx.keras.transforms import counting_from, with_decay
+from gradtx.transforms.clipping import clip, clip_by_global_norm
+
+__all__ = ["Classic", "forgotten_iterations", "momentum_product", "unused_maxima"]
+
+
+class Classic(Facade, abstract=True):
+    """Base of Keras's optimizers before TensorFlow took them over.
+
+    In a step come: clipping of the norm of all gradients together, clipping of their elements, the update with the
+    rate `lr` / (1 + `decay` · iterations).
+
+    On TensorFlow the counter was mostly raised before it was read, so that Adam's first step had t = 2: a race in the
+    graph, which `counter_first` reproduces. The default is what was documented, and what Theano did.
+    """
+
+    quiet: ClassVar[frozenset[str]] = frozenset({"clipnorm", "clipvalue", "counter_first"})
+    count_dtype: ClassVar[Any] = np.int64
+    "Of the counter among the weights."
+
+    clipnorm: Positive | None = None
+    "Largest norm of all gradients together."
+    clipvalue: Positive | None = None
+    "Largest magnitude of an element of a gradient, after `clipnorm`."
+    counter_first: Flag = False
+    "Whether steps are counted from 1, as mostly happened on TensorFlow, instead of from 0."
+
+    def compose(self, learning_rate: Any) -> Transformation:
+        tx, clipping = self.chain(with_decay(learning_rate, getattr(self, "decay", 0.0))), self.clipping()
+        tx = tx if clipping is None else chain(*clipping.stages, tx)
+        return counting_from(tx, 1) if self.counter_first else tx
+
+    @property
+    def first_count(self) -> int:
+        return int(self.counter_first)
+
+    def clipping(self) -> chain | None:
+        norm = [] if self.clipnorm is None else [clip_by_global_norm(self.clipnorm)]
+        value = [] if self.clipvalue is None else [clip(self.clipvalue)]
+        return chain(*norm, *value) if norm or value else None
+
+    def get_updates(self, loss: Callable[[Any], Any], params: Tree, *legacy: Any) -> Any:
+        """Make one step down the gradient of `loss(params)`, a function of the parameters; the new parameters.
+
+        Of variables, which are assigned, nothing is returned. Keras 1's order `(params, constraints, loss)` is
+        understood, with a warning.
+        """
+        if legacy:
+            warnings.warn("get_updates(params, constraints, loss) is Keras 1's order: give (loss, params)", stacklevel=2)
+            params, constraints, loss = loss, params, legacy[0]  # pyright: ignore[reportAssignmentType]
+            return self.minimize(loss, params, constraints)
+        return self.minimize(loss, params)
+
+    @property
+    def weights(self) -> list[Array]:
+        """The weights as arrays."""
+        return self.variables
+
+    def header(self) -> Iterator[Weight]:
+        yield Weight(f"{type(self).__name__}/iterations:0", "iterations", dtype=self.count_dtype)
+
+    def slot_name(self, slot: str, variable: str) -> str:
+        return f"training/{type(self).__name__}/{slot}_{variable.replace('/', '_')}:0"
+
+    def recovered(self, missing: Sequence[Weight], named: Mapping[Weight, Any]) -> dict[Weight, Any]:
+        steps = next((value for weight, value in named.items() if weight.field == "iterations"), None)
+        products = [weight for weight in missing if weight.field == "mu_product"]
+        if steps is None or not products:
+            return {}
+        return {weight: momentum_product(self, int(steps) + self.first_count) for weight in products}
+
+
+def forgotten_iterations(opt: Classic) -> Iterator[Weight]:
+    """The header of those classes that did not save how many steps they had made."""
+    for weight in Classic.header(opt):
+        yield weight._replace(forgotten=True)
+
+
+def unused_maxima(opt: Classic) -> Iterator[Weight]:
+    """One zero for each variable, which Keras 2's Adam has where it does not keep the largest v."""
+    for variable in opt._built or () if not opt.amsgrad else ():
+        yield Weight(opt.slot_name("vhat", variable), "", variable, derived=lambda state, variable: jnp.zeros(1))
+
+
+def momentum_product(opt: Any, steps: int) -> Array:
+    """Nadam's Π μᵢ over the steps made, for files that do not hold it; ψ is 1 where the class has no `schedule_decay`."""
+    t = np.arange(1, steps + 1, dtype=np.float64)
+    momentum = opt.beta_1 * (1 - 0.5 * 0.96 ** (getattr(opt, "schedule_decay", 1.0) * t))
+    return jnp.asarray(np.prod(momentum), jnp.float32)

@@ -1,0 +1,154 @@
+"""The optimizers of Keras 2.0 to 2.2.
+
+    from gradtx.keras.keras2 import optimizers        # for: from keras import optimizers
+    from gradtx.keras.keras2.optimizers import Adam   # for: from keras.optimizers import Adam
+"""
+
+from collections.abc import Iterator
+
+from gradtx.core.hyperparams import Decay, Flag, Fraction, NonNegative, Rate
+from gradtx.keras import formulas
+from gradtx.keras.classic import Classic, forgotten_iterations, unused_maxima
+from gradtx.keras.optimizer import Weight
+from gradtx.keras.table import Epsilon
+
+__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "Adamax", "Nadam", "Optimizer", "RMSprop"]
+
+
+class Optimizer(Classic, abstract=True):
+    """Base of Keras 2's optimizers; see `gradtx.keras.classic.Classic` for what happens in a step.
+
+        params = opt.get_updates(loss, params)     # loss is a function of the params
+        params = opt.apply_gradients(zip(grads, params))
+
+    `get_weights` has Keras's order, and behind it the counters that Keras 2.2 did not save.
+    """
+
+    rate_name = "lr"
+
+
+class SGD(Optimizer):
+    """Gradient descent with momentum: v ← μ v − η g,  θ ← θ + v;  with `nesterov` θ ← θ + μ v − η g."""
+
+    chain = formulas.sgd_with_velocity
+    slots = ({"moment": "trace"},)
+
+    learning_rate: Rate = 0.01
+    "η."
+    momentum: Fraction = 0.0
+    "μ; 0.9 is usual."
+    decay: NonNegative = 0.0
+    "The rate is η / (1 + decay · iterations)."
+    nesterov: Flag = False
+    "Whether to look one step ahead."
+
+
+class RMSprop(Optimizer):
+    """RMSprop: a ← ρ a + (1 − ρ) g²,  θ ← θ − η g / (√a + ε)."""
+
+    chain = formulas.rmsprop_eps_outside
+    header = forgotten_iterations
+    slots = ({"accumulator": "nu"},)
+
+    learning_rate: Rate = 0.001
+    "η."
+    rho: Decay = 0.9
+    "ρ."
+    epsilon: Epsilon = None
+    "ε, outside of the root."
+    decay: NonNegative = SGD.default("decay")
+
+
+class Adagrad(Optimizer):
+    """Adagrad: a ← a + g²,  θ ← θ − η g / (√a + ε),  from a = 0."""
+
+    chain = formulas.adagrad_eps_outside
+    header = forgotten_iterations
+    slots = ({"accumulator": "sum_of_squares"},)
+
+    learning_rate: Rate = 0.01
+    "η."
+    epsilon: Epsilon = None
+    "ε, outside of the root."
+    decay: NonNegative = SGD.default("decay")
+
+
+class Adadelta(Optimizer):
+    """Adadelta: u = g √(d + ε) / √(a + ε),  θ ← θ − η u;  a, d: running means of g², u²."""
+
+    chain = formulas.adadelta
+    header = forgotten_iterations
+    slots = ({"accumulator": "e_g"}, {"delta_accumulator": "e_x"})
+
+    learning_rate: Rate = 1.0
+    "η."
+    rho: Decay = 0.95
+    "Decay rate of both means."
+    epsilon: Epsilon = None
+    "ε."
+    decay: NonNegative = SGD.default("decay")
+
+
+class Adam(Optimizer):
+    """Adam: θ ← θ − η √(1 − β₂ᵗ) / (1 − β₁ᵗ) · m / (√v + ε);  with `amsgrad` the largest v so far for v."""
+
+    chain = formulas.adam
+    slots = ({"m": "mu"}, {"v": "nu"}, {"vhat": "nu_max"})
+
+    learning_rate: Rate = 0.001
+    "η."
+    beta_1: Decay = 0.9
+    "β₁."
+    beta_2: Decay = 0.999
+    "β₂."
+    epsilon: Epsilon = None
+    "ε."
+    decay: NonNegative = SGD.default("decay")
+    amsgrad: Flag = False
+    "Whether to divide by the largest v so far."
+
+    def footer(self) -> Iterator[Weight]:
+        return unused_maxima(self)
+
+
+class Adamax(Optimizer):
+    """Adamax: u ← max(β₂ u, |g|),  θ ← θ − η / (1 − β₁ᵗ) · m / (u + ε)."""
+
+    chain = formulas.adamax
+    slots = ({"m": "mu"}, {"u": "nu"})
+
+    learning_rate: Rate = 0.002
+    "η."
+    beta_1: Decay = Adam.default("beta_1")
+    beta_2: Decay = Adam.default("beta_2")
+    epsilon: Epsilon = None
+    "ε."
+    decay: NonNegative = SGD.default("decay")
+
+
+class Nadam(Optimizer):
+    """Adam with Nesterov's momentum, which rises as β₁ (1 − ½ · 0.96^(ψ t))."""
+
+    chain = formulas.nadam_slow
+    slots = ({"m": "mu"}, {"v": "nu"})
+
+    learning_rate: Rate = 0.002
+    "η."
+    beta_1: Decay = Adam.default("beta_1")
+    beta_2: Decay = Adam.default("beta_2")
+    epsilon: Epsilon = None
+    "ε."
+    schedule_decay: NonNegative = 0.004
+    "ψ."
+
+    def footer(self) -> Iterator[Weight]:
+        yield Weight("Nadam/m_schedule:0", "mu_product", "*", forgotten=True)
+
+
+sgd = SGD
+rmsprop = RMSprop
+adagrad = Adagrad
+adadelta = Adadelta
+adam = Adam
+adamax = Adamax
+nadam = Nadam

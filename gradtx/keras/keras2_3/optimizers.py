@@ -1,0 +1,74 @@
+"""The optimizers of Keras 2.3: the numbers of Keras 2.2, with `learning_rate` for `lr` and all counters saved.
+
+    from gradtx.keras.keras2_3 import optimizers        # for: from keras import optimizers
+    from gradtx.keras.keras2_3.optimizers import Adam   # for: from keras.optimizers import Adam
+"""
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from gradtx.keras.classic import Classic
+from gradtx.keras.keras2 import optimizers as keras2
+from gradtx.keras.optimizer import Weight
+from gradtx.keras.table import Name
+
+__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "Adamax", "Nadam", "Optimizer", "RMSprop"]
+
+
+class Optimizer(Classic, abstract=True):
+    """Base of Keras 2.3's optimizers: as Keras 2's, but that every class saves its counter."""
+
+    rate_name = "learning_rate"
+    quiet: ClassVar[frozenset[str]] = Classic.quiet | {"name"}
+
+    name: Name = None
+    "Accepted and kept."
+
+    def header(self) -> Iterator[Weight]:
+        return Classic.header(self)
+
+
+class SGD(Optimizer, keras2.SGD):
+    __doc__ = keras2.SGD.__doc__
+    positional = ("learning_rate", "momentum", "nesterov")
+
+
+class RMSprop(Optimizer, keras2.RMSprop):
+    __doc__ = keras2.RMSprop.__doc__
+
+
+class Adagrad(Optimizer, keras2.Adagrad):
+    __doc__ = keras2.Adagrad.__doc__
+
+
+class Adadelta(Optimizer, keras2.Adadelta):
+    __doc__ = keras2.Adadelta.__doc__
+    
+
+class Adam(Optimizer, keras2.Adam):
+    __doc__ = keras2.Adam.__doc__
+    positional = ("learning_rate", "beta_1", "beta_2", "amsgrad")
+
+
+class Adamax(Optimizer, keras2.Adamax):
+    __doc__ = keras2.Adamax.__doc__
+
+
+class Nadam(Optimizer, keras2.Nadam):
+    __doc__ = keras2.Nadam.__doc__
+
+    def header(self) -> Iterator[Weight]:
+        yield from super().header()
+        yield Weight("Nadam/m_schedule:0", "mu_product", "*")
+
+    def footer(self) -> Iterator[Weight]:
+        return iter(())
+
+
+sgd = SGD
+rmsprop = RMSprop
+adagrad = Adagrad
+adadelta = Adadelta
+adam = Adam
+adamax = Adamax
+nadam = Nadam

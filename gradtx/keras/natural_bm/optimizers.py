@@ -1,0 +1,131 @@
+"""The optimizers of natural_bm: Keras 1's, with a momentum that rises and falls, and weights in HDF5.
+
+    from gradtx.keras.natural_bm import optimizers       # for: from natural_bm import optimizers
+    from gradtx.keras.natural_bm.optimizers import SGD   # for: from natural_bm.optimizers import SGD
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from gradtx.core.base import Transformation
+from gradtx.core.compose import chain
+from gradtx.core.hyperparams import Flag, Fraction, NonNegative, PositiveInt, Rate
+from gradtx.core.tree import Tree
+from gradtx.keras.classic import Classic
+from gradtx.keras.files import SavedOptimizer, write_group, write_optimizer
+from gradtx.keras.keras1 import optimizers as keras1
+from gradtx.keras.optimizer import OptimizerState, Weight
+from gradtx.optimizers.natural_bm import momentum_ramp
+from gradtx.transforms.momentum import trace
+from gradtx.transforms.scaling import scale_by_learning_rate
+
+__all__ = ["SGD", "Adam", "Nadam", "Optimizer", "clip_norm"]
+
+
+class Optimizer(Classic, abstract=True):
+    """Base of natural_bm's optimizers. `get_updates(params, loss)` makes a step."""
+
+    rate_name = "lr"
+    count_dtype = np.float32
+
+    def get_updates(self, params: Tree, loss: Callable[[Any], Any]) -> Any:
+        """Make one step down the gradient of `loss(params)`; in natural_bm's order of arguments."""
+        return self.minimize(loss, params)
+
+    def header(self) -> Iterator[Weight]:
+        yield Weight("iterations", "iterations", dtype=self.count_dtype)
+
+    def slot_name(self, slot: str, variable: str) -> str:
+        return f"{variable}_{slot}"
+
+    def save_weights(self, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
+        """Write the weights into an HDF5 file in natural_bm's layout; all at once, or not at all.
+
+        Raises:
+            FileExistsError: the file is there, and `overwrite` is false.
+        """
+        names = tuple(weight.name for weight in self.weight_list())
+        saved = SavedOptimizer("natural_bm", "", {}, names, tuple(self.get_weights()))
+        write_optimizer(filepath, saved, overwrite=overwrite)
+
+    def save_weights_to_hdf5_group(self, f: Any) -> None:
+        """Write the weights into an open file or group of h5py."""
+        write_group(f, [weight.name for weight in self.weight_list()], self.get_weights())
+
+
+class SGD(Optimizer):
+    """Gradient descent with a momentum that rises to its goal, and falls to half of it towards the end.
+
+        v ← μₜ v − η g,  θ ← θ + v;  with `nesterov` θ ← θ + μₜ v − η g;  μₜ as in `gradtx.momentum_ramp`
+
+    Steps are counted where `decay` is not 0; without, the momentum is about half its goal from the second step on.
+    """
+
+    slots = ({"moment": "trace"},)
+
+    learning_rate: Rate = 0.01
+    "η."
+    momentum: Fraction = 0.0
+    "The goal; 0.9 is usual."
+    decay: NonNegative = 0.0
+    "The rate is η / (1 + decay · iterations)."
+    nesterov: Flag = False
+    "Whether to look one step ahead."
+    schedule_decay: NonNegative = momentum_ramp.schedule_decay
+    "How fast the momentum rises: in about 25 / schedule_decay steps."
+    mom_iter_max: PositiveInt = momentum_ramp.mom_iter_max
+    "All steps that will be made."
+
+    def chain(self, learning_rate: Any) -> Transformation:
+        return chain(scale_by_learning_rate(learning_rate), trace(self._ramp, self.nesterov))
+
+    @property
+    def _ramp(self) -> momentum_ramp:
+        return momentum_ramp(self.momentum, self.schedule_decay, self.mom_iter_max, advance=self.decay > 0)
+
+    def header(self) -> Iterator[Weight]:
+        if self.decay > 0:
+            yield from super().header()
+        else:
+            yield Weight("iterations", "", derived=lambda state, variable: jnp.zeros((), self.count_dtype))
+
+    def footer(self) -> Iterator[Weight]:
+        yield Weight("momentum", "", derived=lambda state, variable: self._ramp(state.iterations), forgotten=True)
+
+    def _state_of(self, named: Any) -> tuple[OptimizerState, Any]:
+        state, rate = super()._state_of(named)
+        if self.decay == 0:  # all that counts is whether a step was made: then there is a velocity
+            moved = any(np.any(np.asarray(value)) for weight, value in named.items() if weight.field == "trace")
+            steps = jnp.asarray(int(moved), jnp.int32)
+            state = OptimizerState(steps, self._counted(state.inner_state, steps))
+        return state, rate
+
+
+class Adam(Optimizer, keras1.Adam):
+    __doc__ = keras1.Adam.__doc__
+    slots = ({"ms": "mu"}, {"vs": "nu"})
+
+
+class Nadam(Optimizer, keras1.Nadam):
+    __doc__ = keras1.Nadam.__doc__
+    slots = ({"ms": "mu"}, {"vs": "nu"})
+
+    def footer(self) -> Iterator[Weight]:
+        yield Weight("m_schedule", "mu_product", "*", forgotten=True)
+
+
+def clip_norm(g: Array, c: float, n: Array) -> Array:
+    """The gradient `g` times c / n where the norm `n` of all gradients is at least `c`; `c` ≤ 0 clips nothing.
+
+    >>> clip_norm(jnp.array([3.0, 4.0]), 1.0, jnp.array(5.0))
+    Array([0.6, 0.8], dtype=float32)
+    """
+    if c <= 0:
+        return g
+    n = jnp.asarray(n)
+    return jnp.where(n >= c, g * (c / jnp.maximum(n, c)).astype(g.dtype), g)

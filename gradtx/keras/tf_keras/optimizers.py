@@ -1,0 +1,155 @@
+"""The optimizers of tf.keras 2.11 to 2.15.
+
+    from gradtx.keras.tf_keras import optimizers        # for: from tensorflow.keras import optimizers
+    from gradtx.keras.tf_keras.optimizers import Adam   # for: from tensorflow.keras.optimizers import Adam
+
+`optimizers.legacy` are those before 2.11, `optimizers.schedules` the schedules.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Self
+
+import jax
+
+from gradtx.core.hyperparams import Flag, PositiveInt, Rate
+from gradtx.core.tree import Tree
+from gradtx.keras import formulas, schedules
+from gradtx.keras import optimizers as keras3
+from gradtx.keras.classic import momentum_product
+from gradtx.keras.modern import factored
+from gradtx.keras.optimizer import Weight
+from gradtx.keras.tf_keras_legacy import optimizers as legacy
+from gradtx.keras.variable import Variables
+
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adafactor",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Ftrl",
+    "Lion",
+    "Nadam",
+    "Optimizer",
+    "RMSprop",
+    "legacy",
+    "schedules",
+]
+
+
+class Optimizer(keras3.Optimizer, abstract=True):
+    """Base of tf.keras's optimizers since 2.11: Keras 3's without accumulation and loss scale.
+
+        params = opt.minimize(loss, params)        # loss is a function of the params
+        params = opt.apply_gradients(zip(grads, params))
+
+    The running mean starts from the parameters before the first step. `lr` and `decay`, of which tf.keras ignores the
+    one and refuses the other, are honoured.
+    """
+
+    unknown_argument = TypeError
+    ema_start = "before"
+    hidden: ClassVar[frozenset[str]] = frozenset({"loss_scale_factor", "gradient_accumulation_steps"})
+    loss_scale_factor = None
+    gradient_accumulation_steps = None
+
+    jit_compile: Flag = True
+    "Accepted; every step is compiled."
+
+    def check_settings(self) -> None:
+        if self.name is None:
+            self.name = type(self).__name__
+        super().check_settings()
+
+    def compute_gradients(self, loss: Callable[[Any], Any], var_list: Tree) -> list[tuple[Any, Any]]:
+        """Pairs of a gradient of `loss(var_list)` and its variable, for `apply_gradients`."""
+        grads = self._gradients(loss, var_list)
+        return list(zip(jax.tree.leaves(grads), Variables.of(var_list).leaves, strict=True))
+
+    def header(self) -> Iterator[Weight]:
+        yield Weight("iteration:0", "iterations", dtype="int64")
+        yield from self.average_weights()
+
+    def slot_name(self, slot: str, variable: str) -> str:
+        return f"{self.name}/{slot}/{variable}:0"
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"is_legacy_optimizer": False}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
+        settings = {name: value for name, value in config.items() if name != "is_legacy_optimizer"}
+        return super().from_config(settings, custom_objects)
+
+
+class SGD(Optimizer, keras3.SGD):
+    __doc__ = keras3.SGD.__doc__
+    chain = formulas.sgd_with_velocity
+    slots = ({"m": "trace"},)
+
+
+class RMSprop(Optimizer, keras3.RMSprop):
+    __doc__ = keras3.RMSprop.__doc__
+
+    ema_overwrite_frequency: PositiveInt | None = 100
+
+
+class Adagrad(Optimizer, keras3.Adagrad):
+    __doc__ = keras3.Adagrad.__doc__
+
+
+class Adadelta(Optimizer, keras3.Adadelta):
+    __doc__ = keras3.Adadelta.__doc__
+
+
+class Adam(Optimizer, keras3.Adam):
+    __doc__ = keras3.Adam.__doc__
+    slots = ({"m": "mu", "v": "nu"}, {"vhat": "nu_max"})
+
+
+class AdamW(Optimizer, keras3.AdamW):
+    __doc__ = keras3.AdamW.__doc__
+    slots = Adam.slots
+
+
+class Adamax(Optimizer, keras3.Adamax):
+    __doc__ = keras3.Adamax.__doc__
+    slots = ({"m": "mu", "u": "nu"},)
+
+
+class Nadam(Optimizer, keras3.Nadam):
+    __doc__ = keras3.Nadam.__doc__
+    slots = ({"m": "mu", "v": "nu"},)
+
+    def footer(self) -> Iterator[Weight]:
+        yield Weight("u_product:0", "mu_product", "*", forgotten=True)
+
+    def recovered(self, missing: Any, named: Mapping[Weight, Any]) -> dict[Weight, Any]:
+        steps = next(value for weight, value in named.items() if weight.field == "iterations")
+        return {weight: momentum_product(self, int(steps)) for weight in missing}
+
+
+class Adafactor(Optimizer, keras3.Adafactor):
+    __doc__ = keras3.Adafactor.__doc__
+
+    def slot_weights(self) -> Iterator[Weight]:
+        for name, like in (self._built or {}).items():
+            if len(like.shape) < 2:
+                yield Weight(self.slot_name("v", name), "v", name)
+            else:
+                yield Weight(self.slot_name("r", name), "v_row", name)
+                yield Weight(self.slot_name("c", name), "v_col", name)
+                yield Weight(self.slot_name("v", name), "", name, derived=factored)
+
+
+class Ftrl(Optimizer, keras3.Ftrl):
+    __doc__ = keras3.Ftrl.__doc__
+
+
+class Lion(Optimizer, keras3.Lion):
+    __doc__ = keras3.Lion.__doc__
+    slots = ({"m": "mu"},)
+
+    learning_rate: Rate = 0.0001

@@ -1,0 +1,238 @@
+"""The optimizers of tf.keras 2.0 to 2.10, `tf.keras.optimizers.legacy` since.
+
+    from gradtx.keras.tf_keras_legacy import optimizers        # for: from tensorflow.keras import optimizers
+    from gradtx.keras.tf_keras_legacy.optimizers import Adam   # for: from tensorflow.keras.optimizers import Adam
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
+
+from gradtx.core.base import Transformation
+from gradtx.core.compose import chain
+from gradtx.core.hyperparams import Decay, Flag, Fraction, NonNegative, Positive, Rate
+from gradtx.core.tree import Tree
+from gradtx.keras import formulas
+from gradtx.keras.optimizer import Facade, Weight
+from gradtx.keras.table import Epsilon, Name
+from gradtx.keras.transforms import with_decay
+from gradtx.optimizers.ftrl import NonPositive
+from gradtx.transforms.clipping import clip, clip_by_global_norm, clip_by_norm
+
+__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "Adamax", "Ftrl", "Nadam", "Optimizer", "RMSprop"]
+
+
+class Optimizer(Facade, abstract=True):
+    """Base of tf.keras's optimizers before 2.11, also known as OptimizerV2.
+
+        params = opt.minimize(loss, params)        # loss is a function of the params
+        params = opt.apply_gradients(zip(grads, params))
+
+    In a step come: `clipvalue`, `clipnorm` (variable by variable), `global_clipnorm`, the update with the rate
+    `learning_rate` / (1 + `decay` · iterations).
+    """
+
+    quiet: ClassVar[frozenset[str]] = frozenset({"clipnorm", "clipvalue", "global_clipnorm"})
+
+    name: Name = None
+    "Its name in configs and in those of its weights; by default the class's."
+    decay: NonNegative = 0.0
+    "The rate is η / (1 + decay · iterations), also beside a schedule."
+    clipnorm: Positive | None = None
+    "Largest norm of the gradient of each single variable."
+    clipvalue: Positive | None = None
+    "Largest magnitude of an element of a gradient; comes first."
+    global_clipnorm: Positive | None = None
+    "Largest norm of all gradients together."
+
+    def check_settings(self) -> None:
+        if self.clipnorm is not None and self.global_clipnorm is not None:
+            raise ValueError(f"{type(self).__name__}: clipnorm and global_clipnorm exclude each other: give one")
+        if self.name is None:
+            self.name = type(self).__name__
+
+    def compose(self, learning_rate: Any) -> Transformation:
+        tx, clipping = self.chain(with_decay(learning_rate, self.decay)), self.clipping()
+        return tx if clipping is None else chain(*clipping.stages, tx)
+
+    def clipping(self) -> chain | None:
+        kinds = ((clip, self.clipvalue), (clip_by_norm, self.clipnorm), (clip_by_global_norm, self.global_clipnorm))
+        stages = [kind(limit) for kind, limit in kinds if limit is not None]
+        return chain(*stages) if stages else None
+
+    def get_updates(self, loss: Callable[[Any], Any], params: Tree) -> Any:
+        """Make one step down the gradient of `loss(params)`, a function of the parameters; the new parameters."""
+        return self.minimize(loss, params)
+
+    @property
+    def weights(self) -> list[Any]:
+        """The weights as arrays."""
+        return self.variables
+
+    def header(self) -> Iterator[Weight]:
+        yield Weight(f"{self.name}/iter:0", "iterations", dtype="int64")
+
+    def slot_name(self, slot: str, variable: str) -> str:
+        return f"{self.name}/{variable}/{slot}:0"
+
+    def get_slot_names(self) -> list[str]:
+        """The names of what is kept for each variable."""
+        return list(dict.fromkeys(weight.name.rpartition("/")[2][:-2] for weight in self.slot_weights()))
+
+    def get_slot(self, var: Any, slot_name: str) -> Any:
+        """What is kept for a variable, given itself or its path."""
+        path = getattr(var, "path", var)
+        wanted = self.slot_name(slot_name, str(path))
+        for weight, value in zip(self.weight_list(), self.variables, strict=True):
+            if weight.name == wanted:
+                return value
+        raise ValueError(f"{type(self).__name__}: no slot {slot_name} of {path}; slots: {self.get_slot_names()}")
+
+
+class SGD(Optimizer):
+    """Gradient descent with momentum: v ← μ v − η g,  θ ← θ + v;  with `nesterov` θ ← θ + μ v − η g."""
+
+    chain = formulas.sgd
+    slots = ({"momentum": "trace"},)
+
+    learning_rate: Rate = 0.01
+    "η."
+    momentum: Fraction = 0.0
+    "μ; 0.9 is usual."
+    nesterov: Flag = False
+    "Whether to look one step ahead."
+
+
+class RMSprop(Optimizer):
+    """RMSprop: v ← ρ v + (1 − ρ) g²,  θ ← θ − η g / (√v + ε);  with momentum, b ← μ b + η g / √(v + ε),  θ ← θ − b."""
+
+    chain = formulas.rmsprop_legacy
+    slots = ({"rms": "nu"}, {"momentum": "-trace"}, {"mg": "mu"})
+
+    learning_rate: Rate = 0.001
+    "η."
+    rho: Decay = 0.9
+    "ρ."
+    momentum: Fraction = 0.0
+    "μ."
+    epsilon: Epsilon = 1e-7
+    "ε: outside of the root without momentum, inside with it."
+    centered: Flag = False
+    "Whether to divide by the standard deviation."
+
+
+class Adagrad(Optimizer):
+    """Adagrad: s ← s + g²,  θ ← θ − η g / (√s + ε)."""
+
+    chain = formulas.adagrad_eps_outside
+    slots = ({"accumulator": "sum_of_squares"},)
+
+    learning_rate: Rate = 0.001
+    "η."
+    initial_accumulator_value: NonNegative = 0.1
+    "s before the first step."
+    epsilon: Epsilon = RMSprop.default("epsilon")
+
+
+class Adadelta(Optimizer):
+    """Adadelta: u = g √(d + ε) / √(a + ε),  θ ← θ − η u;  a, d: running means of g², u²."""
+
+    chain = formulas.adadelta
+    slots = ({"accum_grad": "e_g"}, {"accum_var": "e_x"})
+
+    learning_rate: Rate = 0.001
+    "η; the paper has 1.0."
+    rho: Decay = 0.95
+    "Decay rate of both means."
+    epsilon: Epsilon = RMSprop.default("epsilon")
+
+
+class Adam(Optimizer):
+    """Adam: θ ← θ − η √(1 − β₂ᵗ) / (1 − β₁ᵗ) · m / (√v + ε);  with `amsgrad` the largest v so far for v."""
+
+    chain = formulas.adam
+    slots = ({"m": "mu"}, {"v": "nu"}, {"vhat": "nu_max"})
+
+    learning_rate: Rate = 0.001
+    "η."
+    beta_1: Decay = 0.9
+    "β₁."
+    beta_2: Decay = 0.999
+    "β₂."
+    epsilon: Epsilon = RMSprop.default("epsilon")
+    amsgrad: Flag = False
+    "Whether to divide by the largest v so far."
+
+
+class Adamax(Optimizer):
+    """Adamax: u ← max(β₂ u, |g|),  θ ← θ − η / (1 − β₁ᵗ) · m / (u + ε)."""
+
+    chain = formulas.adamax
+    slots = ({"m": "mu"}, {"v": "nu"})
+
+    learning_rate: Rate = Adam.default("learning_rate")
+    beta_1: Decay = Adam.default("beta_1")
+    beta_2: Decay = Adam.default("beta_2")
+    epsilon: Epsilon = RMSprop.default("epsilon")
+
+
+class Nadam(Optimizer):
+    """Adam with Nesterov's momentum, which rises as β₁ (1 − ½ · 0.96^(ψ t)).
+
+    ψ may be given as `schedule_decay`; in configs tf.keras calls it `decay`, and loses it when it reads them. Here
+    `decay` is ψ.
+    """
+
+    chain = formulas.nadam_slow
+    slots = ({"m": "mu"}, {"v": "nu"})
+    spellings: ClassVar[Mapping[str, str]] = {"schedule_decay": "decay"}
+
+    learning_rate: Rate = Adam.default("learning_rate")
+    beta_1: Decay = Adam.default("beta_1")
+    beta_2: Decay = Adam.default("beta_2")
+    epsilon: Epsilon = RMSprop.default("epsilon")
+    decay: NonNegative = 0.004
+    "ψ."
+
+    @property
+    def schedule_decay(self) -> float:
+        """ψ."""
+        return self.decay
+
+    def compose(self, learning_rate: Any) -> Transformation:
+        clipping = self.clipping()
+        tx = self.chain(learning_rate)
+        return tx if clipping is None else chain(*clipping.stages, tx)
+
+    def header(self) -> Iterator[Weight]:
+        yield from super().header()
+        yield Weight(f"{self.name}/momentum_cache:0", "mu_product", "*")
+
+
+class Ftrl(Optimizer):
+    """FTRL-Proximal: sparse linear models. McMahan et al., 2013, Algorithm 1."""
+
+    chain = formulas.ftrl
+    slots = ({"accumulator": "accumulator", "linear": "linear"},)
+    positional = (
+        "learning_rate",
+        "learning_rate_power",
+        "initial_accumulator_value",
+        "l1_regularization_strength",
+        "l2_regularization_strength",
+        "name",
+    )
+
+    learning_rate: Rate = 0.001
+    "η."
+    learning_rate_power: NonPositive = -0.5
+    "How the step size falls with the accumulator."
+    initial_accumulator_value: NonNegative = 0.1
+    "The accumulator before the first step."
+    l1_regularization_strength: NonNegative = 0.0
+    "λ₁."
+    l2_regularization_strength: NonNegative = 0.0
+    "λ₂."
+    l2_shrinkage_regularization_strength: NonNegative = 0.0
+    "The same by way of the gradient."
+    beta: NonNegative = 0.0
+    "Smooths the first steps."
