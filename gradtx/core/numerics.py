@@ -42,7 +42,9 @@ def zeros(param: Any, dtype: Any = None, shape: tuple[int, ...] | None = None) -
     dtype = compute_dtype(param.dtype) if dtype is None else np.dtype(dtype)
     if jnp.iscomplexobj(param) and not jnp.issubdtype(dtype, jnp.complexfloating):
         dtype = np.dtype(np.complex128 if dtype == np.float64 else np.complex64)  # there are no smaller ones
-    return jnp.zeros_like(param, dtype=dtype, shape=shape)
+    if shape is not None:  # of another rank, perhaps: the parameter's sharding is not its own
+        return jnp.zeros(shape, dtype)
+    return jnp.zeros_like(param, dtype=dtype)
 
 
 def ema(mean: Array, x: Array, decay: Any) -> Array:

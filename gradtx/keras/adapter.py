@@ -7,10 +7,7 @@ Keras itself is imported when it is first needed.
 
 import collections
 import functools
-import importlib.abc
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +26,7 @@ from gradtx.core.hyperparams import is_schedule
 from gradtx.core.tree import Tree, dtype_of, find, scale
 from gradtx.keras import optimizers
 from gradtx.keras.modern import snake_case
-from gradtx.keras.optimizer import Facade
+from gradtx.keras.optimizer import Facade, takes_nothing, unique
 from gradtx.keras.optimizers import Optimizer as Keras3Optimizer
 from gradtx.keras.transforms import schedule_of_microsteps, with_decay
 from gradtx.wrappers.inject import inject_hyperparams
@@ -96,6 +93,7 @@ def as_keras(
         ValueError: it has no learning rate and none is given, or one is given that it could not use.
     """
     _keras()
+    register_with_keras()
     return _optimizer_class()(
         transformation,
         learning_rate,
@@ -276,7 +274,7 @@ class _Slots:
     """The Keras variables that hold a state, leaf by leaf, and the model's variables it is a state for."""
 
     def __init__(self, optimizer: Any, tx: Transformation, variables: Sequence[Any]) -> None:
-        self.params = collections.OrderedDict(zip(_unique([v.path for v in variables]), variables, strict=True))
+        self.params = collections.OrderedDict(zip(unique([v.path for v in variables]), variables, strict=True))
         leaves, self.treedef = jax.tree_util.tree_flatten_with_path(init_inner(tx, self.values()))
         self.key_impls = [jax.random.key_impl(leaf) if _is_key(leaf) else None for _, leaf in leaves]
         self.owners = [_owner(path, self.params) for path, _ in leaves]
@@ -302,20 +300,6 @@ class _Slots:
                 assign(variable, _raw(leaf))
 
 
-def _unique(names: list[str]) -> list[str]:
-    """Names that differ: Keras does not promise that of the paths of variables."""
-    seen: collections.Counter[str] = collections.Counter()
-    taken, unique = set(names), []
-    for name in names:
-        seen[name] += 1
-        new = name if seen[name] == 1 else f"{name}_{seen[name] - 1}"
-        while seen[name] > 1 and new in taken:
-            new += "_"
-        taken.add(new)
-        unique.append(new)
-    return unique
-
-
 def _owner(path: tuple[Any, ...], params: Mapping[str, Any]) -> str | None:
     """The parameter that a leaf of a state belongs to: the states' trees are keyed as the parameters are."""
     keys = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
@@ -335,7 +319,7 @@ def _names(parts: list[list[str]], owners: list[str | None]) -> list[str]:
         for pairs in (zip(short, owners, strict=True), zip(parts, owners, strict=True))
     ]
     shared = collections.Counter([*columns[0], "iteration", "learning_rate"])  # the last two are Keras's own
-    return _unique([name if shared[name] == 1 else whole for name, whole in zip(*columns, strict=True)])
+    return unique([name if shared[name] == 1 else whole for name, whole in zip(*columns, strict=True)])
 
 
 def _is_key(leaf: Any) -> bool:
@@ -629,16 +613,12 @@ def _unwrapped(keras: Any, facade: Facade, learning_rate: Any) -> tuple[Any, Any
     if not isinstance(facade, Keras3Optimizer):
         return facade.transformation, learning_rate
     given = facade.settings()["learning_rate"]
-    if isinstance(given, keras.optimizers.schedules.LearningRateSchedule) or _takes_nothing(given):
+    if isinstance(given, keras.optimizers.schedules.LearningRateSchedule) or takes_nothing(given):
         return facade.chain(1.0), given if learning_rate is None else learning_rate
     rate, window = with_decay(given, facade.decay), facade.gradient_accumulation_steps
     if window is not None and is_schedule(rate):
         rate = schedule_of_microsteps(rate, window)
     return facade.chain(rate), learning_rate
-
-
-def _takes_nothing(rate: Any) -> bool:
-    return inspect.isfunction(rate) and not inspect.signature(rate).parameters
 
 
 def _base_of(facade: Keras3Optimizer, base: Mapping[str, Any]) -> dict[str, Any]:
@@ -697,11 +677,10 @@ def register_with_keras() -> None:
         keras.optimizers.get({"class_name": "gradtx>adamw", "config": {"learning_rate": 1e-4, "weight_decay": 0.1}})
 
     The names are those of gradtx's optimizers for which a learning rate is all that must be said; it is Keras's
-    default. Those of `gradtx.keras` begin with a capital: `"gradtx>Adam"`. `import gradtx.keras` calls this as soon as
-    Keras is imported, before or after; call it to make optimizers known that were defined since.
+    default. Those of `gradtx.keras` begin with a capital: `"gradtx>Adam"`. `as_keras` calls this; call it yourself in
+    a program that only loads a model, or names an optimizer.
     """
-    import keras
-
+    keras = _keras()
     _optimizer_class()
     known = keras.saving.get_custom_objects()
     for name, cls in spec.registry().items():
@@ -715,34 +694,3 @@ def register_with_keras() -> None:
 def _needed(cls: type) -> set[str]:
     """The arguments without a default."""
     return {name for name, parameter in inspect.signature(cls).parameters.items() if parameter.default is _EMPTY}
-
-
-class _OnImportOfKeras(importlib.abc.MetaPathFinder):
-    """Calls `register_with_keras` when Keras has been imported: a saved model must load whichever came first."""
-
-    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
-        if fullname != "keras":
-            return None
-        sys.meta_path.remove(self)
-        try:
-            found = importlib.util.find_spec(fullname)
-        finally:
-            sys.meta_path.insert(0, self)
-        if found is None or found.loader is None:
-            return found
-        run = found.loader.exec_module
-
-        def exec_module(module: Any) -> None:
-            run(module)
-            sys.meta_path.remove(self)
-            if _is_keras_3(module):
-                register_with_keras()
-
-        found.loader.exec_module = exec_module
-        return found
-
-
-if "keras" not in sys.modules:
-    sys.meta_path.insert(0, _OnImportOfKeras())
-elif _is_keras_3(sys.modules["keras"]):
-    register_with_keras()

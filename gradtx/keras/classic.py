@@ -61,7 +61,8 @@ class Classic(Facade, abstract=True):
         understood, with a warning.
         """
         if legacy:
-            warnings.warn("get_updates(params, constraints, loss) is Keras 1's order: give (loss, params)", stacklevel=2)
+            order = "get_updates(params, constraints, loss) is Keras 1's order of arguments: give (loss, params)"
+            warnings.warn(order, DeprecationWarning, stacklevel=2)
             params, constraints, loss = loss, params, legacy[0]  # pyright: ignore[reportAssignmentType]
             return self.minimize(loss, params, constraints)
         return self.minimize(loss, params)
@@ -85,20 +86,20 @@ class Classic(Facade, abstract=True):
         return {weight: momentum_product(self, int(steps) + self.first_count) for weight in products}
 
 
-def forgotten_iterations(opt: Classic) -> Iterator[Weight]:
+def forgotten_iterations(self: Classic) -> Iterator[Weight]:
     """The header of those classes that did not save how many steps they had made."""
-    for weight in Classic.header(opt):
+    for weight in Classic.header(self):
         yield weight._replace(forgotten=True)
 
 
-def unused_maxima(opt: Classic) -> Iterator[Weight]:
+def unused_maxima(opt: Any) -> Iterator[Weight]:
     """One zero for each variable, which Keras 2's Adam has where it does not keep the largest v."""
     for variable in opt._built or () if not opt.amsgrad else ():
         yield Weight(opt.slot_name("vhat", variable), "", variable, derived=lambda state, variable: jnp.zeros(1))
 
 
 def momentum_product(opt: Any, steps: int) -> Array:
-    """Nadam's Π μᵢ over the steps made, for files that do not hold it; ψ is 1 where the class has no `schedule_decay`."""
+    """Nadam's Π μᵢ over the steps made, for files that do not hold it."""
     t = np.arange(1, steps + 1, dtype=np.float64)
-    momentum = opt.beta_1 * (1 - 0.5 * 0.96 ** (getattr(opt, "schedule_decay", 1.0) * t))
+    momentum = opt.beta_1 * (1 - 0.5 * 0.96 ** (getattr(opt, "schedule_decay", 1.0) * t))  # Keras 3's ψ is 1
     return jnp.asarray(np.prod(momentum), jnp.float32)

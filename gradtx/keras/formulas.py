@@ -1,7 +1,7 @@
 """The updates of Keras's optimizers as gradtx chains: functions of an optimizer's settings and its learning rate.
 
-The generations share most of them; where a formula has changed over time there are two. Classes take them for their
-`chain` method.
+The generations share most of them; where a formula has changed over time there are two. A class takes one for its
+method `chain`; `self` is an optimizer of that class.
 """
 
 from typing import Any
@@ -18,6 +18,7 @@ import gradtx.optimizers.rmsprop as _rmsprop
 from gradtx.core.base import Transformation
 from gradtx.core.compose import chain
 from gradtx.optimizers.adafactor import scale_by_factored_rms
+from gradtx.optimizers.muon import scale_by_muon, scale_by_shape
 from gradtx.optimizers.schedule_free import schedule_free_adamw as _schedule_free_adamw
 from gradtx.optimizers.torch_adafactor import limit_relative_step
 from gradtx.transforms.clipping import clip_by_block_rms
@@ -34,6 +35,7 @@ __all__ = [
     "ftrl",
     "lamb",
     "lion",
+    "muon_step",
     "nadam",
     "nadam_slow",
     "rmsprop",
@@ -45,114 +47,122 @@ __all__ = [
 ]
 
 
-def sgd_with_velocity(opt: Any, learning_rate: Any) -> Transformation:
-    """v ← μ v − η g,  θ ← θ + v,  or with `nesterov` θ ← θ + μ v − η g. The velocity is kept also where μ is 0."""
-    return chain(scale_by_learning_rate(learning_rate), trace(opt.momentum, opt.nesterov))
+def sgd_with_velocity(self: Any, learning_rate: Any) -> Transformation:
+    """V ← μ v − η g,  θ ← θ + v,  or with `nesterov` θ ← θ + μ v − η g. The velocity is kept also where μ is 0."""
+    return chain(scale_by_learning_rate(learning_rate), trace(self.momentum, self.nesterov))
 
 
-def sgd(opt: Any, learning_rate: Any) -> Transformation:
+def sgd(self: Any, learning_rate: Any) -> Transformation:
     """The same, without a velocity where μ is 0."""
-    return sgd_with_velocity(opt, learning_rate) if opt.momentum else scale_by_learning_rate(learning_rate)
+    return sgd_with_velocity(self, learning_rate) if self.momentum else scale_by_learning_rate(learning_rate)
 
 
-def rmsprop(opt: Any, learning_rate: Any) -> Transformation:
-    """v ← ρ v + (1 − ρ) g²,  b ← μ b + η g / √(v + ε),  θ ← θ − b;  centred, v − m² for v, with m ← ρ m + (1 − ρ) g."""
-    momentum = opt.momentum or None
-    return _rmsprop.rmsprop(learning_rate, opt.rho, opt.epsilon, centered=opt.centered, momentum=momentum)
+def rmsprop(self: Any, learning_rate: Any) -> Transformation:
+    """V ← ρ v + (1 − ρ) g²,  b ← μ b + η g / √(v + ε),  θ ← θ − b;  centred, v − m² for v, with m ← ρ m + (1 − ρ) g."""
+    momentum = self.momentum or None
+    return _rmsprop.rmsprop(learning_rate, self.rho, self.epsilon, centered=self.centered, momentum=momentum)
 
 
-def rmsprop_eps_outside(opt: Any, learning_rate: Any) -> Transformation:
-    """v ← ρ v + (1 − ρ) g²,  θ ← θ − η g / (√v + ε)."""
-    return _rmsprop.rmsprop(learning_rate, opt.rho, opt.epsilon, eps_in_sqrt=False)
+def rmsprop_eps_outside(self: Any, learning_rate: Any) -> Transformation:
+    """V ← ρ v + (1 − ρ) g²,  θ ← θ − η g / (√v + ε)."""
+    return _rmsprop.rmsprop(learning_rate, self.rho, self.epsilon, eps_in_sqrt=False)
 
 
-def rmsprop_legacy(opt: Any, learning_rate: Any) -> Transformation:
+def rmsprop_legacy(self: Any, learning_rate: Any) -> Transformation:
     """ε outside of the root without momentum, and inside with it: TensorFlow's two kernels."""
     return _rmsprop.rmsprop(
         learning_rate,
-        opt.rho,
-        opt.epsilon,
-        eps_in_sqrt=bool(opt.momentum),
-        centered=opt.centered,
-        momentum=opt.momentum or None,
+        self.rho,
+        self.epsilon,
+        eps_in_sqrt=bool(self.momentum),
+        centered=self.centered,
+        momentum=self.momentum or None,
     )
 
 
-def adagrad(opt: Any, learning_rate: Any) -> Transformation:
-    """s ← s + g²,  θ ← θ − η g / √(s + ε)."""
-    return _adagrad.adagrad(learning_rate, opt.initial_accumulator_value, opt.epsilon)
+def adagrad(self: Any, learning_rate: Any) -> Transformation:
+    """S ← s + g²,  θ ← θ − η g / √(s + ε)."""
+    return _adagrad.adagrad(learning_rate, self.initial_accumulator_value, self.epsilon)
 
 
-def adagrad_eps_outside(opt: Any, learning_rate: Any) -> Transformation:
-    """s ← s + g²,  θ ← θ − η g / (√s + ε), and s begins at 0 where the class has no `initial_accumulator_value`."""
-    start = getattr(opt, "initial_accumulator_value", 0.0)
-    return _adagrad.adagrad(learning_rate, start, opt.epsilon, eps_in_sqrt=False)
+def adagrad_eps_outside(self: Any, learning_rate: Any) -> Transformation:
+    """S ← s + g²,  θ ← θ − η g / (√s + ε), and s begins at 0 where the class has no `initial_accumulator_value`."""
+    start = getattr(self, "initial_accumulator_value", 0.0)
+    return _adagrad.adagrad(learning_rate, start, self.epsilon, eps_in_sqrt=False)
 
 
-def adadelta(opt: Any, learning_rate: Any) -> Transformation:
-    """a ← ρ a + (1 − ρ) g²,  u = g √(d + ε) / √(a + ε),  θ ← θ − η u,  d ← ρ d + (1 − ρ) u²."""
-    return _adadelta.adadelta(learning_rate, opt.rho, opt.epsilon)
+def adadelta(self: Any, learning_rate: Any) -> Transformation:
+    """A ← ρ a + (1 − ρ) g²,  u = g √(d + ε) / √(a + ε),  θ ← θ − η u,  d ← ρ d + (1 − ρ) u²."""
+    return _adadelta.adadelta(learning_rate, self.rho, self.epsilon)
 
 
-def adam(opt: Any, learning_rate: Any) -> Transformation:
+def adam(self: Any, learning_rate: Any) -> Transformation:
     """θ ← θ − η √(1 − β₂ᵗ) / (1 − β₁ᵗ) · m / (√v + ε); with `amsgrad` the largest v so far for v."""
-    if getattr(opt, "amsgrad", False):
-        return _adam.amsgrad(learning_rate, opt.beta_1, opt.beta_2, opt.epsilon, correct_maximum=True, eps_hat=True)
-    return _adam.adam(learning_rate, opt.beta_1, opt.beta_2, opt.epsilon, eps_hat=True)
+    if getattr(self, "amsgrad", False):
+        return _adam.amsgrad(learning_rate, self.beta_1, self.beta_2, self.epsilon, correct_maximum=True, eps_hat=True)
+    return _adam.adam(learning_rate, self.beta_1, self.beta_2, self.epsilon, eps_hat=True)
 
 
-def adamax(opt: Any, learning_rate: Any) -> Transformation:
-    """u ← max(β₂ u, |g|),  θ ← θ − η / (1 − β₁ᵗ) · m / (u + ε)."""
-    return _adamax.adamax(learning_rate, opt.beta_1, opt.beta_2, opt.epsilon, eps_in_max=False)
+def adamax(self: Any, learning_rate: Any) -> Transformation:
+    """U ← max(β₂ u, |g|),  θ ← θ − η / (1 − β₁ᵗ) · m / (u + ε)."""
+    return _adamax.adamax(learning_rate, self.beta_1, self.beta_2, self.epsilon, eps_in_max=False)
 
 
-def nadam(opt: Any, learning_rate: Any) -> Transformation:
+def nadam(self: Any, learning_rate: Any) -> Transformation:
     """Nadam with the momentum β₁ (1 − ½ · 0.96ᵗ)."""
-    return _nadam.nadam(learning_rate, opt.beta_1, opt.beta_2, opt.epsilon, momentum_decay=1.0)
+    return _nadam.nadam(learning_rate, self.beta_1, self.beta_2, self.epsilon, momentum_decay=1.0)
 
 
-def nadam_slow(opt: Any, learning_rate: Any) -> Transformation:
+def nadam_slow(self: Any, learning_rate: Any) -> Transformation:
     """Nadam with the momentum β₁ (1 − ½ · 0.96^(ψ t)), ψ being `schedule_decay`."""
-    return _nadam.nadam(learning_rate, opt.beta_1, opt.beta_2, opt.epsilon, momentum_decay=opt.schedule_decay)
+    return _nadam.nadam(learning_rate, self.beta_1, self.beta_2, self.epsilon, momentum_decay=self.schedule_decay)
 
 
-def adafactor(opt: Any, learning_rate: Any) -> Transformation:
+def adafactor(self: Any, learning_rate: Any) -> Transformation:
     """θ ← θ − min(η, 1 / √t) max(rms(θ), ε₂) · u / max(1, rms(u) / d),  u = g / √v,  v factored over the last axes."""
     return chain(
         scale_by_factored_rms(
-            decay_rate=-opt.beta_2_decay, min_dim_size_to_factor=1, epsilon=opt.epsilon_1, axes="last"
+            decay_rate=-self.beta_2_decay, min_dim_size_to_factor=1, epsilon=self.epsilon_1, axes="last"
         ),
-        clip_by_block_rms(opt.clip_threshold),
+        clip_by_block_rms(self.clip_threshold),
         limit_relative_step(learning_rate),
-        scale_by_param_block_rms(opt.epsilon_2),
+        scale_by_param_block_rms(self.epsilon_2),
         scale_by_learning_rate(learning_rate),
     )
 
 
-def ftrl(opt: Any, learning_rate: Any) -> Transformation:
+def ftrl(self: Any, learning_rate: Any) -> Transformation:
     """FTRL-Proximal; McMahan et al., 2013, Algorithm 1."""
     return _ftrl.ftrl(
         learning_rate,
-        opt.learning_rate_power,
-        opt.initial_accumulator_value,
-        opt.l1_regularization_strength,
-        opt.l2_regularization_strength,
-        opt.l2_shrinkage_regularization_strength,
-        opt.beta,
+        self.learning_rate_power,
+        self.initial_accumulator_value,
+        self.l1_regularization_strength,
+        self.l2_regularization_strength,
+        self.l2_shrinkage_regularization_strength,
+        self.beta,
     )
 
 
-def lion(opt: Any, learning_rate: Any) -> Transformation:
+def lion(self: Any, learning_rate: Any) -> Transformation:
     """θ ← θ − η sign(β₁ m + (1 − β₁) g),  m ← β₂ m + (1 − β₂) g."""
-    return _lion.lion(learning_rate, opt.beta_1, opt.beta_2, weight_decay=0.0)
+    return _lion.lion(learning_rate, self.beta_1, self.beta_2, weight_decay=0.0)
 
 
-def lamb(opt: Any, learning_rate: Any) -> Transformation:
+def lamb(self: Any, learning_rate: Any) -> Transformation:
     """Adam's step, made as long as the variable itself: θ ← θ − η ‖θ‖ / ‖u‖ u."""
-    return _lamb.lamb(learning_rate, opt.beta_1, opt.beta_2, opt.epsilon)
+    return _lamb.lamb(learning_rate, self.beta_1, self.beta_2, self.epsilon)
 
 
-def schedule_free_adamw(opt: Any, learning_rate: Any) -> Transformation:
+def muon_step(self: Any, learning_rate: Any) -> Transformation:
+    """M ← μ m + g,  θ ← θ − η r √max(rows, columns) O(g + μ m);  O makes its argument orthogonal."""
+    coefficients = (self.muon_a, self.muon_b, self.muon_c)
+    orthogonal = scale_by_muon(coefficients, self.ns_steps, self.momentum, 1e-7, nesterov=self.nesterov, form="sum")
+    shape = [] if self.rms_rate is None else [scale_by_shape(consistent_rms=self.rms_rate)]
+    return chain(orthogonal, *shape, scale_by_learning_rate(learning_rate))
+
+
+def schedule_free_adamw(self: Any, learning_rate: Any) -> Transformation:
     """Schedule-free AdamW whose average counts all steps alike."""
-    warmup = opt.warmup_steps or None
-    return _schedule_free_adamw(learning_rate, warmup, opt.beta_1, opt.beta_2, opt.epsilon, weight_lr_power=0.0)
+    warmup = self.warmup_steps or None
+    return _schedule_free_adamw(learning_rate, warmup, self.beta_1, self.beta_2, self.epsilon, weight_lr_power=0.0)

@@ -11,7 +11,8 @@ from gradtx.core.compose import chain
 from gradtx.core.hyperparams import Flag, Fraction, NonNegative, Positive, PositiveInt, Rate
 from gradtx.core.tree import Tree
 from gradtx.fields import get
-from gradtx.keras.optimizer import Facade, OptimizerState, Weight, handed_back
+from gradtx.keras.custom import Derivable
+from gradtx.keras.optimizer import OptimizerState, Weight, handed_back
 from gradtx.keras.transforms import decay_first, excluding, keras_ema
 from gradtx.keras.variable import Variables
 from gradtx.transforms.clipping import clip, clip_by_global_norm, clip_by_norm
@@ -19,7 +20,7 @@ from gradtx.transforms.clipping import clip, clip_by_global_norm, clip_by_norm
 __all__ = ["Modern", "factored", "snake_case", "stages"]
 
 
-class Modern(Facade, abstract=True):
+class Modern(Derivable, abstract=True):
     """Base of optimizers with decoupled weight decay, one kind of clipping, and a running mean of the parameters."""
 
     quiet: ClassVar[frozenset[str]] = frozenset({"decay"})
@@ -66,11 +67,15 @@ class Modern(Facade, abstract=True):
 
     def decaying(self, tx: Transformation, learning_rate: Any) -> Transformation:
         """The update `tx`, behind weight decay."""
-        if self.weight_decay is None:
+        return self.decayed(tx, self.weight_decay, learning_rate)
+
+    def decayed(self, tx: Transformation, weight_decay: float | None, learning_rate: Any) -> Transformation:
+        """The update `tx`, behind a decay of the variables that are not excluded."""
+        if weight_decay is None:
             return tx
         paths, patterns = self._excluded
         mask = excluding(paths, patterns) if paths or patterns else None
-        return decay_first(tx, self.weight_decay, learning_rate, mask)
+        return decay_first(tx, weight_decay, learning_rate, mask)
 
     def averaging(self, tx: Transformation) -> Transformation:
         """The update `tx`, and after it the running mean."""

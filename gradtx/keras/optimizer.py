@@ -5,6 +5,7 @@ chain of its update; `compose` of its generation puts clipping, decay and the re
 `opt.transformation` shows it.
 """
 
+import collections
 import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,11 +23,12 @@ from gradtx.core.base import Transformation
 from gradtx.core.hyperparams import Rate, is_schedule, kind_of
 from gradtx.core.tree import Tree
 from gradtx.fields import get, replace
+from gradtx.keras import schedules
 from gradtx.keras.table import Table
 from gradtx.keras.transforms import set_counters
 from gradtx.keras.variable import Variables, is_variable
 
-__all__ = ["Facade", "OptimizerState", "Weight", "handed_back"]
+__all__ = ["Facade", "OptimizerState", "Program", "Weight", "handed_back", "takes_nothing", "unique"]
 
 
 class OptimizerState(NamedTuple):
@@ -63,13 +65,15 @@ class Facade(Table, abstract=True):
     slots: ClassVar[tuple[Mapping[str, str], ...]] = ()
     """Groups of `{Keras's name: field of the chain's state}`; the weights of a group alternate, variable by variable.
 
-    Those that are not in the state, such as the third of Adam without `amsgrad`, are left out. `-` turns the sign round.
+    Those that are not in the state, such as the third of Adam without `amsgrad`, are left out. `-` turns
+    the sign round.
     """
     _rate: Any = None
     _state: OptimizerState | None = None
     _built: dict[str, jax.ShapeDtypeStruct] | None = None
     _assignable: list[Any] | None = None
     _live: tuple[Any, Any] | None = None
+    _start: dict[str, Any] | None = None
 
     # What it computes.
 
@@ -88,7 +92,7 @@ class Facade(Table, abstract=True):
 
     def _rate_in_use(self) -> Any:
         """A number, or a schedule."""
-        return float(self._rate()) if _takes_nothing(self._rate) else self._rate
+        return float(self._rate()) if takes_nothing(self._rate) else self._rate
 
     def _transformation_with_live_rate(self) -> Transformation:
         """The same with the rate for an array, so that no other rate needs another program."""
@@ -147,7 +151,7 @@ class Facade(Table, abstract=True):
     def iterations(self, value: Any) -> None:
         state = self._required_state("iterations = ...")
         steps = jnp.asarray(int(value) * self.window, jnp.int32)
-        self._state = OptimizerState(steps, self._counted(state.inner_state, steps))
+        self._keep(OptimizerState(steps, self._counted(state.inner_state, steps)))
 
     def _counted(self, inner_state: Any, steps: Any) -> Any:
         return set_counters(inner_state, steps + self.first_count, self.window)
@@ -172,13 +176,25 @@ class Facade(Table, abstract=True):
         given = Variables.of(variables)
         if not given.leaves:
             raise ValueError(f"{type(self).__name__}: there are no parameters in {variables!r}")
-        params = dict(zip(_unique(given.names), given.values, strict=True))
+        params = dict(zip(unique(given.names), given.values, strict=True))
         check.inexact_leaves(f"{type(self).__name__}: params", params, "leave it out of the parameters")
         self._built = {name: jax.ShapeDtypeStruct(p.shape, p.dtype) for name, p in params.items()}
         self._assignable = given.leaves if given.are_assignable else None
         self._live = None
-        inner_state = self._transformation_with_live_rate().init(params)
-        self._state = OptimizerState(numerics.counter(), inner_state)
+        self._start = params
+
+    def _make_state(self) -> None:
+        """The state before the first step; made when it is first needed, once whoever overrides `build` has done so."""
+        params, self._start = self._start, None
+        self._keep(OptimizerState(numerics.counter(), self._transformation_with_live_rate().init(params)))
+
+    def _keep(self, state: OptimizerState) -> None:
+        """Go on from this state."""
+        self._state = state
+
+    def _build_with(self, params: Tree) -> None:
+        """Build at the first step."""
+        self.build(params)
 
     @property
     def built(self) -> bool:
@@ -188,9 +204,11 @@ class Facade(Table, abstract=True):
     @property
     def state(self) -> OptimizerState | None:
         """A copy of its state; `None` before it is built."""
-        return jax.tree.map(jnp.copy, self._state)
+        return jax.tree.map(jnp.copy, self._required_state("state")) if self.built else None
 
     def _required_state(self, what: str) -> OptimizerState:
+        if self._state is None and self._start is not None:
+            self._make_state()
         if self._state is None:
             raise ValueError(f"{type(self).__name__}: {what} needs its state: call build(params) first")
         return self._state
@@ -239,9 +257,10 @@ class Facade(Table, abstract=True):
         values = dict(zip(names, variables.values, strict=True))
         tx, state = self._transformation_with_live_rate(), self._required_state("minimize")
         projections = (*_constraints(names, variables.leaves), *_checked_constraints(constraints, names))
-        new, self._state = self._compiled(_minimize)(
+        new, state = self._compiled(_minimize)(
             tx, loss, self.loss_scale(), variables.treedef, tuple(names), state, values, projections, type(self)
         )
+        self._keep(state)
         return handed_back(variables, [new[name] for name in names])
 
     def get_gradients(self, loss: Callable[[Any], Any], params: Tree) -> Tree:
@@ -275,10 +294,11 @@ class Facade(Table, abstract=True):
         moving = {name: params[name] for name in active}
         constraints = tuple(pair for pair in constraints if pair[0] in active)
         every = tuple(self._built or ())
-        new, self._state = self._compiled(_step)(tx, every, state, active, moving, constraints, type(self))
+        new, state = self._compiled(_step)(tx, every, state, active, moving, constraints, type(self))
+        self._keep(state)
         return {**params, **new}
 
-    def _compiled(self, program: Any) -> Any:
+    def _compiled(self, program: "Program") -> "Program":
         """The program, shared by all optimizers."""
         return program
 
@@ -295,7 +315,7 @@ class Facade(Table, abstract=True):
     def stateless_apply(
         self, optimizer_variables: Sequence[Any], grads: Tree, trainable_variables: Tree
     ) -> tuple[Tree, list[Array]]:
-        """The step as a pure function: `(new_trainable_variables, new_optimizer_variables)`, for `jax.jit` and the like.
+        """The step as a pure function, for your own `jax.jit`: `(new_trainable_variables, new_optimizer_variables)`.
 
         `optimizer_variables` are arrays as in `opt.variables`. The optimizer itself stays as it is.
         """
@@ -328,7 +348,7 @@ class Facade(Table, abstract=True):
     def _recognised(self, variables: Variables, params: Tree) -> list[str]:
         """The names under which the parameters are known; builds on first use."""
         if self._built is None:
-            self.build(params)
+            self._build_with(params)
         built = self._built or {}
         if variables.are_assignable and self._assignable is not None:
             known = {id(variable): name for variable, name in zip(self._assignable, built, strict=True)}
@@ -341,7 +361,7 @@ class Facade(Table, abstract=True):
                 f"{'unknown ' + ', '.join(strangers) if strangers else 'one of them twice'}: "
                 "for other variables make another optimizer"
             )
-        names = _unique(variables.names)
+        names = unique(variables.names)
         if names != list(built):
             raise ValueError(
                 f"{type(self).__name__}: built for {len(built)} parameters, {', '.join(built)}; "
@@ -409,7 +429,9 @@ class Facade(Table, abstract=True):
         """Those of the slots: by group, in a group by variable."""
         inner_state = self._required_state("its weights").inner_state
         for group in self.slots:
-            group = {name: field for name, field in group.items() if get(inner_state, field.lstrip("-"), None) is not None}
+            group = {
+                name: field for name, field in group.items() if get(inner_state, field.lstrip("-"), None) is not None
+            }
             for variable in self._built or ():
                 for name, field in group.items():
                     factor = -1.0 if field.startswith("-") else 1.0
@@ -426,9 +448,7 @@ class Facade(Table, abstract=True):
     def get_weights(self) -> list[np.ndarray[Any, Any]]:
         """Everything it remembers, as NumPy arrays in the order of the generation."""
         state, rate = self._required_state("get_weights"), jnp.asarray(self.learning_rate, jnp.float32)
-        return [
-            np.asarray(self._value_of(weight, state, rate), weight.dtype).copy() for weight in self.weight_list()
-        ]
+        return [np.asarray(self._value_of(weight, state, rate), weight.dtype).copy() for weight in self.weight_list()]
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Continue from what `get_weights` gave, or a file of this generation holds.
@@ -441,8 +461,10 @@ class Facade(Table, abstract=True):
         """
         self._required_state("set_weights")
         state, rate = self._state_of(self._named([np.asarray(w) for w in weights]))
-        self._state = state
-        if rate is not None:
+        self._keep(state)
+        if rate is not None and np.float32(rate) != np.float32(
+            self.learning_rate
+        ):  # which 0.1 is not, to the last digit
             self._set_rate(float(rate))
 
     @property
@@ -530,7 +552,7 @@ class Facade(Table, abstract=True):
 _RATE = kind_of(Rate)
 
 
-def _takes_nothing(rate: Any) -> bool:
+def takes_nothing(rate: Any) -> bool:
     """Whether it is a function without arguments, which Keras takes for a learning rate."""
     code = getattr(rate, "__code__", None)
     return code is not None and code.co_argcount == 0 and not code.co_flags & 4
@@ -540,14 +562,18 @@ def _is_property(cls: type, name: str) -> bool:
     return isinstance(getattr(cls, name, None), property)
 
 
-def _unique(names: Sequence[str]) -> list[str]:
+def unique(names: Sequence[str]) -> list[str]:
     """The names, with a number behind those that occurred before."""
-    seen: dict[str, int] = {}
-    unique = []
+    seen: collections.Counter[str] = collections.Counter()
+    taken, different = set(names), []
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        unique.append(name if seen[name] == 1 else f"{name}_{seen[name] - 1}")
-    return unique
+        seen[name] += 1
+        new = name if seen[name] == 1 else f"{name}_{seen[name] - 1}"
+        while seen[name] > 1 and new in taken:
+            new += "_"
+        taken.add(new)
+        different.append(new)
+    return different
 
 
 def _is_list(treedef: Any) -> bool:
@@ -599,11 +625,33 @@ def _step_once(
     return new, OptimizerState(iterations, _completed(new_inner, state.inner_state, every, params))
 
 
-_step = jax.jit(_step_once, static_argnames=("every", "constraints", "cls"), donate_argnames=("state",))
+class Program:
+    """A compiled function, of which another copy, with a cache of its own, can be made."""
+
+    def __init__(self, function: Callable[..., Any], static: tuple[str, ...]) -> None:
+        self.function, self.static = function, static
+        self.compiled = jax.jit(function, static_argnames=static, donate_argnames=("state",))
+
+    def __call__(self, *args: Any) -> Any:
+        return self.compiled(*args)
+
+    def again(self) -> "Program":
+        return Program(functools.partial(self.function), self.static)
+
+
+_step = Program(_step_once, ("every", "constraints", "cls"))
 
 
 def _minimize_once(
-    tx: Any, loss: Any, factor: float, treedef: Any, every: Any, state: OptimizerState, params: Any, constraints: Any, cls: Any
+    tx: Any,
+    loss: Any,
+    factor: float,
+    treedef: Any,
+    every: Any,
+    state: OptimizerState,
+    params: Any,
+    constraints: Any,
+    cls: Any,
 ) -> tuple[Any, OptimizerState]:
     def scaled(params: Any) -> Any:
         value = loss(treedef.unflatten([params[name] for name in every]))
@@ -612,11 +660,7 @@ def _minimize_once(
     return _step_once(tx, every, state, jax.grad(scaled)(params), params, constraints, cls)
 
 
-_minimize = jax.jit(
-    _minimize_once,
-    static_argnames=("loss", "factor", "treedef", "every", "constraints", "cls"),
-    donate_argnames=("state",),
-)
+_minimize = Program(_minimize_once, ("loss", "factor", "treedef", "every", "constraints", "cls"))
 _gradient = jax.jit(lambda loss, params: jax.grad(loss)(params), static_argnums=0)
 
 

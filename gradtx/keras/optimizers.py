@@ -1,7 +1,7 @@
 """The optimizers of Keras 3: its names, arguments, defaults, weights and numbers.
 
-    from gradtx.keras import optimizers        # for: from keras import optimizers
-    from gradtx.keras.optimizers import Adam   # for: from keras.optimizers import Adam
+from gradtx.keras import optimizers        # for: from keras import optimizers
+from gradtx.keras.optimizers import Adam   # for: from keras.optimizers import Adam
 """
 
 from collections.abc import Iterator
@@ -18,18 +18,24 @@ from gradtx.core.hyperparams import (
     Integer,
     NonNegative,
     NonNegativeInt,
+    Number,
     Positive,
     PositiveDecay,
+    PositiveInt,
     Rate,
     is_schedule,
 )
+from gradtx.core.masks import PatternKind
 from gradtx.fields import replace
 from gradtx.keras import formulas
 from gradtx.keras.modern import Modern, factored, snake_case, stages
 from gradtx.keras.optimizer import Weight
 from gradtx.keras.table import Name
-from gradtx.keras.transforms import schedule_of_microsteps, with_decay
+from gradtx.keras.transforms import matrices_for_muon, schedule_of_microsteps, with_decay
+from gradtx.optimizers.adam import adam
 from gradtx.optimizers.ftrl import NonPositive
+from gradtx.optimizers.muon import masked_else
+from gradtx.schedules.base import scaled_schedule
 from gradtx.transforms.scaling import scale
 from gradtx.wrappers.accumulate import accumulate
 
@@ -44,12 +50,26 @@ __all__ = [
     "Ftrl",
     "Lamb",
     "Lion",
+    "Muon",
     "Nadam",
     "Optimizer",
     "RMSprop",
     "ScheduleFreeAdamW",
 ]
 
+
+class PatternsKind:
+    """Regular expressions, as a list; `None` for none."""
+
+    example = None
+    numeric = False
+
+    def convert(self, where: str, value: Any) -> list[str]:
+        return [PatternKind().convert(where, pattern) for pattern in value or ()]
+
+
+Patterns = Annotated[Any, PatternsKind()]
+"Regular expressions."
 Window = Annotated[int, Integer(2, 2)]
 "A count of gradients, of at least two."
 
@@ -242,9 +262,9 @@ class Nadam(Optimizer):
 
 
 class Adafactor(Optimizer):
-    """Adafactor: the second moments of matrices as a row and a column, steps as large as the variable. arXiv:1804.04235.
+    """Adafactor: second moments as a row and a column of the last two axes, steps in proportion to the variable.
 
-    Factors the last two axes.
+    Shazeer & Stern, 2018, arXiv:1804.04235.
     """
 
     chain = formulas.adafactor
@@ -324,6 +344,71 @@ class Lamb(Optimizer):
     beta_1: Decay = Adam.default("beta_1")
     beta_2: Decay = Adam.default("beta_2")
     epsilon: NonNegative = Adam.default("epsilon")
+
+
+class Muon(Optimizer):
+    """Muon for matrices, Adam for the rest: m ← μ m + g,  θ ← θ − η r √max(rows, columns) O(g + μ m).
+
+    O makes its argument orthogonal, by the iteration of Newton and Schulz. Jordan et al., 2024,
+    https://kellerjordan.github.io/posts/muon/.
+    """
+
+    learning_rate: Rate = Adam.default("learning_rate")
+    adam_beta_1: Decay = Adam.default("beta_1")
+    adam_beta_2: Decay = Adam.default("beta_2")
+    adam_weight_decay: NonNegative | None = 0.004
+    "λ of the variables that are Adam's."
+    epsilon: NonNegative = Adam.default("epsilon")
+    weight_decay: NonNegative | None = 0.004
+    "λ of the matrices."
+    exclude_layers: Patterns = None
+    "Regular expressions: variables in whose paths one occurs are Adam's."
+    exclude_embeddings: Flag = True
+    "Whether variables with `embedding` in their path are Adam's."
+    muon_a: Number = 3.4445
+    "Coefficients of the iteration, X ← a X + (b X Xᵀ + c (X Xᵀ)²) X."
+    muon_b: Number = -4.7750
+    "b."
+    muon_c: Number = 2.0315
+    "c."
+    adam_lr_ratio: NonNegative = 1.0
+    "Adam's learning rate, in units of `learning_rate`."
+    momentum: Decay = 0.95
+    "μ."
+    ns_steps: PositiveInt = 5
+    "Steps of the iteration."
+    nesterov: Flag = True
+    "Whether to look one step ahead."
+    rms_rate: Positive | None = 0.2
+    "r; `None` leaves the factor out."
+
+    def chain(self, learning_rate: Any) -> Transformation:
+        rate = (
+            scaled_schedule(self.adam_lr_ratio, learning_rate)
+            if is_schedule(learning_rate)
+            else (self.adam_lr_ratio * learning_rate)
+        )
+        others = adam(rate, self.adam_beta_1, self.adam_beta_2, self.epsilon, eps_hat=True)
+        return masked_else(
+            self.decayed(formulas.muon_step(self, learning_rate), self.weight_decay, learning_rate),
+            self._mask,
+            self.decayed(others, self.adam_weight_decay, learning_rate),
+        )
+
+    @property
+    def _mask(self) -> matrices_for_muon:
+        return matrices_for_muon(tuple(self.exclude_layers), self.exclude_embeddings)
+
+    def decaying(self, tx: Transformation, learning_rate: Any) -> Transformation:
+        return tx  # each of the two has its own
+
+    def slot_weights(self) -> Iterator[Weight]:
+        is_matrix = self._mask(dict(self._built or {}))
+        for name in self._built or ():
+            owner = "MuonState" if is_matrix[name] else "ScaleByAdamState"
+            yield Weight(self.slot_name("momentum", name), f"{owner}.mu", name)
+            if not is_matrix[name]:
+                yield Weight(self.slot_name("velocity", name), "nu", name)
 
 
 class ScheduleFreeAdamW(Optimizer):

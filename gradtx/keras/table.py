@@ -62,7 +62,14 @@ Epsilon = Annotated[Any, EpsilonKind()]
 
 _SPELLINGS = {"lr": "learning_rate", "learning_rate": "lr"}
 "Two names of one thing; each class has one of them, and takes both."
-_ELSEWHERE = {"b1": "beta_1", "beta1": "beta_1", "b2": "beta_2", "beta2": "beta_2", "eps": "epsilon", "wd": "weight_decay"}
+_ELSEWHERE = {
+    "b1": "beta_1",
+    "beta1": "beta_1",
+    "b2": "beta_2",
+    "beta2": "beta_2",
+    "eps": "epsilon",
+    "wd": "weight_decay",
+}
 
 
 class Table:
@@ -102,7 +109,7 @@ class Table:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         given = _bound(type(self), args, kwargs)
         for name, field in self.fields().items():
-            value = given[name] if name in given else field.default
+            value = given.get(name, field.default)
             if value is inspect.Parameter.empty:
                 raise TypeError(f"{type(self).__name__}: {name} is missing")
             setattr(self, name, value)
@@ -173,14 +180,15 @@ def _is_field(name: str, hint: Any) -> bool:
 def _fields(cls: type[Table]) -> dict[str, Field]:
     hints = typing.get_type_hints(cls, include_extras=True)
     owners = [owner for owner in cls.__mro__ if issubclass(owner, Table)]
-    outer_last = sorted(reversed(owners), key=lambda owner: owner._abstract)
-    names = dict.fromkeys(name for owner in outer_last for name in vars(owner).get("__annotations__", {}))
+    owners.reverse()
+    in_order = sorted(owners, key=lambda owner: owner._abstract)  # classes before their bases
+    names = dict.fromkeys(name for owner in in_order for name in vars(owner).get("__annotations__", {}))
     order = {name: i for i, name in enumerate(cls.positional)}
     names = sorted(
         (name for name in names if _is_field(name, hints[name]) and name not in cls.hidden),
         key=lambda name: (order.get(name, len(order)), name in cls.quiet),  # sorted is stable: the rest as declared
     )
-    defaults = {name: value for owner in reversed(owners) for name, value in owner._defaults.items()}
+    defaults = {name: value for owner in owners for name, value in owner._defaults.items()}
     return {
         cls.rate_name if name == "learning_rate" else name: Field(
             kind_of(hints[name]), defaults.get(name, inspect.Parameter.empty)
@@ -200,7 +208,9 @@ def _bound(cls: type[Table], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
         if own not in names:
             raise cls.unknown_argument(_unknown(cls, name))
         if own in given:
-            both = "lr and learning_rate are two names of one argument" if own in _SPELLINGS else f"{own} is given twice"
+            both = (
+                "lr and learning_rate are two names of one argument" if own in _SPELLINGS else f"{own} is given twice"
+            )
             raise TypeError(f"{cls.__name__}: {both}: give one")
         given[own] = value
     return given

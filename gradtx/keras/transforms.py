@@ -5,13 +5,14 @@ from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from gradtx.core import numerics, tree
 from gradtx.core.apply import apply_updates
 from gradtx.core.base import init_inner, update_inner
 from gradtx.core.compose import Container, Inner
-from gradtx.core.hyperparams import Choice, Fraction, NonNegative, NonNegativeInt, PositiveInt, Rate, is_schedule
+from gradtx.core.hyperparams import Choice, Flag, Fraction, NonNegative, NonNegativeInt, PositiveInt, Rate, is_schedule
 from gradtx.core.masks import LeafRule, Mask, mask_leaves
 from gradtx.core.tree import Tree
 from gradtx.schedules.base import AnySchedule, Schedule
@@ -24,6 +25,7 @@ __all__ = [
     "decay_first",
     "excluding",
     "keras_ema",
+    "matrices_for_muon",
     "schedule_of_microsteps",
     "schedule_with_decay",
     "set_counters",
@@ -87,6 +89,23 @@ class excluding(LeafRule, name="keras.excluding"):
         return [name not in self.paths and not hit for name, hit in zip(names, found, strict=True)]
 
 
+class matrices_for_muon(LeafRule, name="keras.matrices_for_muon"):
+    """The mask of Keras's Muon: variables of two axes, whose path contains neither `embedding` nor a pattern."""
+
+    exclude_layers: tuple[str, ...] = ()
+    "Regular expressions, searched in the path."
+    exclude_embeddings: Flag = True
+    "Whether to leave out those with `embedding` in their path, in whatever case."
+
+    def verdicts(self, where: str, names: list[str], leaves: list[Any]) -> list[bool]:
+        """Whether a leaf is Muon's."""
+        return [np.ndim(leaf) == 2 and not self._excludes(name) for name, leaf in zip(names, leaves, strict=True)]
+
+    def _excludes(self, name: str) -> bool:
+        embedding = self.exclude_embeddings and "embedding" in name.lower()
+        return embedding or any(re.search(pattern, name) for pattern in self.exclude_layers)
+
+
 class KerasEmaState(NamedTuple):
     """The state of `keras_ema`."""
 
@@ -132,9 +151,7 @@ class keras_ema(Container, name="keras.keras_ema"):
         mean = copy(params) if self.start == "before" else jax.tree.map(numerics.zeros, params)
         return KerasEmaState(numerics.counter(), mean, init_inner(self.inner, params))
 
-    def update_fn(
-        self, updates: Tree, state: KerasEmaState, params: Tree, **extra: Any
-    ) -> tuple[Tree, KerasEmaState]:
+    def update_fn(self, updates: Tree, state: KerasEmaState, params: Tree, **extra: Any) -> tuple[Tree, KerasEmaState]:
         new, inner_state = update_inner(self.inner, updates, state.inner_state, params, extra)
         moved = apply_updates(params, tree.cast_like(new, params))
         step = state.count // self.window

@@ -116,8 +116,8 @@ class Variables(NamedTuple):
         """Those of any tree of arrays or variables."""
         leaves, treedef = jax.tree.flatten(params, is_leaf=is_variable)
         places = leaf_names(treedef.unflatten(list(range(len(leaves)))))
-        names = [getattr(leaf, "path", getattr(leaf, "name", None)) or str(place) for leaf, place in zip(leaves, places)]
-        return cls(leaves, treedef, names)
+        own = [getattr(leaf, "path", getattr(leaf, "name", None)) for leaf in leaves]
+        return cls(leaves, treedef, [name or place for name, place in zip(own, places, strict=True)])
 
     @property
     def values(self) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The classes of `gradtx.keras.optimizers` beside those of the installed Keras 3: the same gradients, number by number."""
+"""The classes of `gradtx.keras.optimizers` beside those of the installed Keras 3: same gradients, same numbers."""
 
 import functools
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """The optimizers of Keras 2.0 to 2.2.
 
-    from gradtx.keras.keras2 import optimizers        # for: from keras import optimizers
-    from gradtx.keras.keras2.optimizers import Adam   # for: from keras.optimizers import Adam
+from gradtx.keras.keras2 import optimizers        # for: from keras import optimizers
+from gradtx.keras.keras2.optimizers import Adam   # for: from keras.optimizers import Adam
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """The optimizers of Keras 2.3: the numbers of Keras 2.2, with `learning_rate` for `lr` and all counters saved.
 
-    from gradtx.keras.keras2_3 import optimizers        # for: from keras import optimizers
-    from gradtx.keras.keras2_3.optimizers import Adam   # for: from keras.optimizers import Adam
+from gradtx.keras.keras2_3 import optimizers        # for: from keras import optimizers
+from gradtx.keras.keras2_3.optimizers import Adam   # for: from keras.optimizers import Adam
 """
 
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ class Adagrad(Optimizer, keras2.Adagrad):
 
 class Adadelta(Optimizer, keras2.Adadelta):
     __doc__ = keras2.Adadelta.__doc__
-    
+
 
 class Adam(Optimizer, keras2.Adam):
     __doc__ = keras2.Adam.__doc__

@@ -1,6 +1,6 @@
-"""Two optimizers of TensorFlow 1.15 that Keras users wrapped, `tf.train.AdadeltaOptimizer` and contrib's `AdamWOptimizer`.
+"""Two optimizers of TensorFlow 1.15: `tf.train.AdadeltaOptimizer` and `tf.contrib.opt.AdamWOptimizer`.
 
-    from gradtx.keras.tf1.optimizers import AdadeltaOptimizer, AdamWOptimizer
+from gradtx.keras.tf1.optimizers import AdadeltaOptimizer, AdamWOptimizer
 """
 
 import math
@@ -24,7 +24,7 @@ __all__ = ["AdadeltaOptimizer", "AdamWOptimizer", "Optimizer"]
 
 
 class Optimizer(Facade, abstract=True):
-    """Base of TensorFlow 1's optimizers: `minimize(loss, params)` and `apply_gradients`, with a loss that is a function.
+    """Base of TensorFlow 1's optimizers: `minimize(loss, params)`, whose loss is a function, and `apply_gradients`.
 
     Weights are in the order of `optimizer.variables()`, by the names of the variables; the counter comes last.
     """
@@ -68,7 +68,7 @@ class AdadeltaOptimizer(Optimizer):
 
 
 class AdamWOptimizer(Optimizer):
-    """Adam with weight decay that is *not* multiplied by the learning rate: θ ← θ − λ θ, then Adam. arXiv:1711.05101."""
+    """Adam with weight decay that is *not* times the learning rate: θ ← θ − λ θ, then Adam. arXiv:1711.05101."""
 
     slots = ({"AdamW:0": "mu", "AdamW_1:0": "nu"},)
 

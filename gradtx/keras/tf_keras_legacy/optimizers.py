@@ -1,7 +1,7 @@
 """The optimizers of tf.keras 2.0 to 2.10, `tf.keras.optimizers.legacy` since.
 
-    from gradtx.keras.tf_keras_legacy import optimizers        # for: from tensorflow.keras import optimizers
-    from gradtx.keras.tf_keras_legacy.optimizers import Adam   # for: from tensorflow.keras.optimizers import Adam
+from gradtx.keras.tf_keras_legacy import optimizers        # for: from tensorflow.keras import optimizers
+from gradtx.keras.tf_keras_legacy.optimizers import Adam   # for: from tensorflow.keras.optimizers import Adam
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -1,0 +1,219 @@
+"""Optimizers of one's own, in the way that Keras 3 documents: `build`, and `update_step` for one variable."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core import numerics
+from gradtx.core.base import GradientTransformation, Transformation
+from gradtx.core.hyperparams import NonNegativeInt, Rate
+from gradtx.core.tree import Tree
+from gradtx.fields import get
+from gradtx.keras.optimizer import Facade, OptimizerState, Program, Weight, unique
+from gradtx.keras.variable import Variable, Variables
+
+__all__ = ["Derivable", "VariableWiseState", "variable_wise"]
+
+
+class VariableWiseState(NamedTuple):
+    """The state of an optimizer that says itself what it does to each variable."""
+
+    count: Array
+    "int32[]: updates made so far."
+    slots: dict[str, Array]
+    "The variables that it has created, by their names."
+
+
+class variable_wise(GradientTransformation, name="keras.variable_wise"):
+    """What the `update_step` of an optimizer makes of each variable, as a transformation."""
+
+    State = VariableWiseState
+
+    owner: Any
+    "The optimizer."
+    learning_rate: Rate
+    "What it is given for the learning rate."
+    version: NonNegativeInt = 0
+    "How often its attributes have changed."
+
+    def init_fn(self, params: Tree) -> VariableWiseState:
+        return VariableWiseState(numerics.counter(), {v.name: jnp.asarray(v.value) for v in self.owner.slot_variables})
+
+    def update_fn(self, updates: Tree, state: VariableWiseState, params: Tree) -> tuple[Tree, VariableWiseState]:
+        variables = {name: Variable(param, name) for name, param in params.items()}
+        with self.owner.living_in(state.count, state.slots) as slots:
+            for name, variable in variables.items():
+                rate = jnp.asarray(self.learning_rate).astype(numerics.real_dtype(variable.dtype))
+                self.owner.update_step(updates[name], variable, rate)
+            moved = {name: slot.value for name, slot in slots.items()}
+        changes = {name: variable.value - params[name] for name, variable in variables.items()}
+        return changes, VariableWiseState(numerics.increment(state.count), moved)
+
+
+class Derivable(Facade, abstract=True):
+    """Base of the optimizers that may be derived as in Keras 3.
+
+        class Momentum(Optimizer):
+            def __init__(self, learning_rate=0.01, beta=0.9, **kwargs):
+                super().__init__(learning_rate=learning_rate, **kwargs)
+                self.beta = beta
+
+            def build(self, variables):
+                super().build(variables)
+                self.velocities = [self.add_variable_from_reference(v, name="velocity") for v in variables]
+
+            def update_step(self, gradient, variable, learning_rate):
+                v = self.velocities[self._get_variable_index(variable)]
+                self.assign(v, self.beta * v - learning_rate * gradient)
+                self.assign_add(variable, v)
+
+    `update_step` is traced by JAX: it may use `self.iterations`, but not turn arrays into Python numbers.
+    """
+
+    _slots: tuple[Variable, ...] = ()
+    _version: int = 0
+    _count: Any = None
+    _programs: Any = None
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Change one variable, and what is kept for it, with `self.assign` and its kin; to be overridden."""
+        raise NotImplementedError(f"{type(self).__name__} defines neither chain nor update_step")
+
+    def chain(self, learning_rate: Any) -> Transformation:
+        return variable_wise(self, learning_rate, self._version)
+
+    @property
+    def _is_derived(self) -> bool:
+        return type(self).update_step is not Derivable.update_step
+
+    def _build_with(self, params: Tree) -> None:
+        if not self._is_derived:
+            return super()._build_with(params)
+        given = Variables.of(params)
+        if given.are_assignable:
+            return self.build(given.leaves)
+        self.build([Variable(value, name) for value, name in zip(given.values, given.names, strict=True)])
+        self._assignable = None  # these stand for arrays
+        return None
+
+    def _keep(self, state: OptimizerState) -> None:
+        super()._keep(state)
+        for variable in self._slots:
+            variable.value = get(state.inner_state, "slots")[variable.name]
+
+    @property
+    def slot_variables(self) -> tuple[Variable, ...]:
+        """The variables that `build` has created."""
+        return self._slots
+
+    @contextlib.contextmanager
+    def living_in(self, count: Array, slots: dict[str, Array]) -> Iterator[dict[str, Variable]]:
+        """Let its variables have these values for a while, and `iterations` this one."""
+        own = {variable.name: variable for variable in self._slots}
+        before = {name: variable.value for name, variable in own.items()}
+        self._count = count
+        try:
+            for name, variable in own.items():
+                variable.value = slots[name]
+            yield own
+        finally:
+            self._count = None
+            for name, variable in own.items():
+                variable.value = before[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        is_setting = name.startswith("_") or name in ("lr", "learning_rate", "iterations")
+        if self._is_derived and not is_setting and self.built:  # numbers in update_step are part of the program
+            object.__setattr__(self, "_version", self._version + 1)
+            object.__setattr__(self, "_live", None)
+
+    @property
+    def iterations(self) -> Any:
+        return super().iterations if self._count is None else self._count
+
+    @iterations.setter
+    def iterations(self, value: Any) -> None:
+        Facade.iterations.fset(self, value)  # pyright: ignore[reportOptionalCall]
+
+    def _compiled(self, program: Program) -> Program:
+        """A program of its own for a derived class, so that it goes when the optimizer goes."""
+        if not self._is_derived:
+            return super()._compiled(program)
+        programs = dict(self._programs or {})
+        if program not in programs:
+            programs[program] = program.again()
+            self._programs = programs
+        return programs[program]
+
+    # What `build` and `update_step` call.
+
+    def add_variable(
+        self,
+        shape: Sequence[int],
+        initializer: Any = "zeros",
+        dtype: Any = None,
+        aggregation: str = "none",
+        layout: Any = None,
+        name: str | None = None,
+    ) -> Variable:
+        """A variable of the optimizer. `initializer` is `"zeros"`, `"ones"` or a function of shape and dtype."""
+        makers = {"zeros": jnp.zeros, "ones": jnp.ones}
+        make = makers.get(initializer, initializer) if isinstance(initializer, str) else initializer
+        if not callable(make):
+            expected = "'zeros', 'ones' or a function of shape and dtype"
+            raise ValueError(f"{type(self).__name__}: initializer must be {expected}, got {initializer!r}")
+        taken = [variable.name for variable in self._slots]
+        own = unique([*taken, f"{getattr(self, 'name', type(self).__name__)}/{name or 'variable'}"])[-1]
+        variable = Variable(make(tuple(shape), dtype=jnp.dtype(dtype or "float32")), own)
+        self._slots = (*self._slots, variable)
+        return variable
+
+    def add_variable_from_reference(
+        self, reference_variable: Any, name: str | None = None, initializer: Any = "zeros"
+    ) -> Variable:
+        """A variable like one of the model's, named after it."""
+        path = getattr(reference_variable, "path", getattr(reference_variable, "name", "variable"))
+        name = f"{str(path).replace('/', '_')}_{name or 'var'}"
+        return self.add_variable(reference_variable.shape, initializer, reference_variable.dtype, name=name)
+
+    def add_optimizer_variables(self, trainable_variables: Any, name: Any, initializer: Any = "zeros") -> Any:
+        """A list of variables like these; of several names, a tuple of lists."""
+        names = [name] if isinstance(name, str) else list(name)
+        kinds = list(initializer) if isinstance(initializer, list | tuple) else [initializer] * len(names)
+        if len(kinds) != len(names):
+            raise ValueError(f"{type(self).__name__}: {len(names)} names, but {len(kinds)} initializers")
+        rows = [
+            [self.add_variable_from_reference(variable, own, kind) for own, kind in zip(names, kinds, strict=True)]
+            for variable in trainable_variables
+        ]
+        columns = tuple([row[i] for row in rows] for i in range(len(names)))
+        return columns[0] if isinstance(name, str) else columns
+
+    def _get_variable_index(self, variable: Any) -> int:
+        """Which of the variables it was built with this is."""
+        return list(self._built or ()).index(variable.path)
+
+    def assign(self, variable: Any, value: Any) -> None:
+        """Give a variable another value."""
+        variable.assign(value)
+
+    def assign_add(self, variable: Any, value: Any) -> None:
+        """Add to a variable."""
+        variable.assign_add(value)
+
+    def assign_sub(self, variable: Any, value: Any) -> None:
+        """Subtract from a variable."""
+        variable.assign_sub(value)
+
+    def slot_weights(self) -> Iterator[Weight]:
+        if not self._is_derived:
+            yield from super().slot_weights()
+        for variable in self._slots:
+            yield Weight(variable.name, "slots", variable.name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_programs": None}

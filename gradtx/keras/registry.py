@@ -1,0 +1,153 @@
+"""Optimizers by name and by config: `get`, `serialize` and `deserialize` of a Keras generation."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from gradtx.core.base import Transformation
+from gradtx.core.check import describe
+from gradtx.core.hyperparams import is_schedule
+from gradtx.keras import schedules
+from gradtx.keras.optimizer import Facade
+
+__all__ = ["Identifiers", "arguments_of"]
+
+_KEYS = {"class_name", "config", "module", "registered_name", "build_config", "compile_config", "shared_object_id"}
+"What Keras writes about an object; only the first two say what it is."
+
+
+class Identifiers:
+    """The optimizers of one generation, by name and by config.
+
+        identifiers = Identifiers("Keras 3", [SGD, Adam, LossScaleOptimizer], module="keras.optimizers")
+        get, serialize, deserialize = identifiers.get, identifiers.serialize, identifiers.deserialize
+
+    Classes that hold other optimizers have an attribute `identifiers`, and are given these: in their configs are those
+    of others. Names are looked up in the table of classes; nothing is imported or executed.
+    """
+
+    def __init__(
+        self, generation: str, classes: Iterable[type], module: str | None = None, ignored: Iterable[str] = ()
+    ) -> None:
+        """`module` is what Keras writes into configs; without, they have the old form `{class_name, config}`.
+
+        `ignored` are keys of the generation's configs that do not change what is computed, such as `jit_compile`.
+        """
+        self.generation, self.module, self.ignored = generation, module, frozenset(ignored)
+        self.classes = {cls.__name__: cls for cls in classes}
+        for cls in self.classes.values():
+            if hasattr(cls, "identifiers"):
+                cls.identifiers = self  # pyright: ignore[reportAttributeAccessIssue]
+
+    def get(self, identifier: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
+        """The optimizer of a name, in whatever case, or of a config; an optimizer passes through.
+
+        A transformation of gradtx or optax is wrapped, where the generation has a `TFOptimizer`.
+
+        Raises:
+            ValueError: an unknown name.
+            TypeError: `None`, a class, or something else that names no optimizer.
+
+        >>> from gradtx.keras import optimizers
+        >>> Identifiers("Keras 3", [optimizers.SGD, optimizers.RMSprop]).get("rms_prop")
+        RMSprop(name='rm_sprop')
+        """
+        if isinstance(identifier, str):
+            return self._found("get", identifier, identifier, custom_objects or {})()
+        if isinstance(identifier, Mapping):
+            return self.deserialize(identifier, custom_objects)
+        if isinstance(identifier, Facade):
+            return identifier
+        if isinstance(identifier, type):
+            raise TypeError(f"get: got the class {identifier.__name__}: call it, {identifier.__name__}(...)")
+        if isinstance(identifier, Transformation) and "TFOptimizer" in self.classes:
+            return self.classes["TFOptimizer"](identifier)
+        raise TypeError(f"get: expected a name, a config or an optimizer, got {describe(identifier)}")
+
+    def serialize(self, optimizer: Any) -> dict[str, Any]:
+        """An optimizer as plain data, in the form of the generation.
+
+        Raises:
+            TypeError: not an optimizer.
+            ValueError: one of another generation.
+        """
+        cls = type(optimizer)
+        if not hasattr(optimizer, "get_config") or isinstance(optimizer, type):
+            raise TypeError(f"serialize: expected an optimizer, got {describe(optimizer)}")
+        name, config = cls.__name__, dict(optimizer.get_config())
+        for key in _RATES & config.keys():
+            if is_schedule(config[key]):
+                config[key] = schedules.serialize(config[key], use_legacy_format=self.module is None)
+        is_built_in = cls is self.classes.get(name)
+        if not is_built_in and cls.__module__.startswith("gradtx."):
+            raise ValueError(
+                f"serialize: {cls.__module__}.{name} is not of {self.generation}, which has {self._listed()}: "
+                "use the serialize beside it"
+            )
+        if self.module is None:
+            return {"class_name": name, "config": config}
+        module, registered_name = (self.module, None) if is_built_in else (None, name)
+        return {"module": module, "class_name": name, "config": config, "registered_name": registered_name}
+
+    def deserialize(self, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Any:
+        """The optimizer of a config that `serialize` or Keras wrote.
+
+        Your own classes are found in `custom_objects`, a dict from their names.
+
+        Raises:
+            ValueError: an unknown class or key, or settings that the optimizer refuses.
+            TypeError: not a config.
+        """
+        if not isinstance(config, Mapping):
+            raise TypeError(f"deserialize: expected a dict with class_name and config, got {describe(config)}")
+        if unknown := config.keys() - _KEYS:
+            raise ValueError(f"deserialize: unknown keys {', '.join(sorted(map(str, unknown)))}")
+        name, settings = config.get("class_name"), config.get("config")
+        if not isinstance(name, str) or not isinstance(settings, Mapping):
+            raise ValueError(f"deserialize: expected the name class_name and the dict config, got {dict(config)!r}")
+        custom_objects = custom_objects or {}
+        cls = self._found("deserialize", name, config.get("registered_name") or name, custom_objects)
+        if cls not in self.classes.values():
+            return cls.from_config(dict(settings))
+        own = arguments_of(settings, custom_objects)
+        fields = cls.fields() if hasattr(cls, "fields") else ()
+        own = {key: value for key, value in own.items() if key not in self.ignored or key in fields}
+        return cls.from_config(own, custom_objects)
+
+    def _found(self, where: str, name: str, registered: str, custom_objects: Mapping[str, Any]) -> Any:
+        """The class of this name: one of the user's, or one of the generation's."""
+        cls = custom_objects.get(registered, custom_objects.get(name))
+        if cls is not None:
+            if not isinstance(cls, type) or not hasattr(cls, "from_config"):
+                raise TypeError(f"{where}: custom_objects[{name!r}] must be a class with from_config, got {cls!r}")
+            return cls
+        known = {_plain(own): own for own in self.classes}
+        if _plain(name) in known:
+            return self.classes[known[_plain(name)]]
+        close = difflib.get_close_matches(_plain(name), known, 1)
+        hint = f"did you mean {known[close[0]]}? " if close else ""
+        raise ValueError(
+            f"{where}: {self.generation} has no optimizer {name!r}; {hint}It has {self._listed()}; "
+            "your own classes go into custom_objects"
+        )
+
+    def _listed(self) -> str:
+        return ", ".join(sorted(self.classes))
+
+
+_RATES = {"lr", "learning_rate"}
+
+
+def _plain(name: str) -> str:
+    """A name without what people spell differently."""
+    return name.lower().replace("_", "")
+
+
+def arguments_of(config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The settings in a config, with a schedule in the place of its own config."""
+    read = {
+        key: schedules.deserialize(config[key], custom_objects)
+        for key in _RATES & config.keys()
+        if isinstance(config[key], Mapping)
+    }
+    return {**config, **read}
