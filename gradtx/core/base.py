@@ -115,7 +115,7 @@ class GradientTransformation(Spec, abstract=True):
         Raises:
             TypeError: a leaf is not a floating-point array.
         """
-        return _with_own_buffers(init_inner(self, params), (params, self._flat[0]))
+        return with_own_buffers(init_inner(self, params), (params, self._flat[0]))
 
     def update(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
         """Transform one step's gradients: `(updates, new_state)`, the updates in the parameters' dtypes.
@@ -244,7 +244,7 @@ def update_inner(
     return new_updates, tree.cast_like(new_state, state)
 
 
-def _with_own_buffers(state: Any, others: Any) -> Any:
+def with_own_buffers(state: Any, others: Any) -> Any:
     """The state with copies where an array occurs twice, or in `others`: what is donated must not be aliased."""
     seen = {id(leaf) for leaf in jax.tree.leaves(others)}
 

@@ -7,6 +7,7 @@ chain of its update; `compose` of its generation puts clipping, decay and the re
 
 import collections
 import functools
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -19,11 +20,12 @@ from jax import Array
 
 from gradtx.core import check, numerics
 from gradtx.core.apply import apply_updates
-from gradtx.core.base import Transformation
+from gradtx.core.base import Transformation, with_own_buffers
 from gradtx.core.hyperparams import Rate, is_schedule, kind_of
 from gradtx.core.tree import Tree
 from gradtx.fields import get, replace
 from gradtx.keras import schedules
+from gradtx.keras.files import SavedOptimizer, read_optimizer, write_optimizer
 from gradtx.keras.table import Table
 from gradtx.keras.transforms import set_counters
 from gradtx.keras.variable import Variables, is_variable
@@ -68,6 +70,9 @@ class Facade(Table, abstract=True):
     Those that are not in the state, such as the third of Adam without `amsgrad`, are left out. `-` turns
     the sign round.
     """
+    generation: ClassVar[str] = ""
+    "What files call its generation."
+
     _rate: Any = None
     _state: OptimizerState | None = None
     _built: dict[str, jax.ShapeDtypeStruct] | None = None
@@ -151,7 +156,7 @@ class Facade(Table, abstract=True):
     def iterations(self, value: Any) -> None:
         state = self._required_state("iterations = ...")
         steps = jnp.asarray(int(value) * self.window, jnp.int32)
-        self._keep(OptimizerState(steps, self._counted(state.inner_state, steps)))
+        self._keep(with_own_buffers(OptimizerState(steps, self._counted(state.inner_state, steps)), ()))
 
     def _counted(self, inner_state: Any, steps: Any) -> Any:
         return set_counters(inner_state, steps + self.first_count, self.window)
@@ -460,8 +465,8 @@ class Facade(Table, abstract=True):
             ValueError: wrong number, shapes or dtypes; nothing is changed then.
         """
         self._required_state("set_weights")
-        state, rate = self._state_of(self._named([np.asarray(w) for w in weights]))
-        self._keep(state)
+        state, rate = self._state_of(self._named([np.array(w) for w in weights]))
+        self._keep(with_own_buffers(state, ()))
         if rate is not None and np.float32(rate) != np.float32(
             self.learning_rate
         ):  # which 0.1 is not, to the last digit
@@ -512,7 +517,7 @@ class Facade(Table, abstract=True):
     def _state_of(self, named: Mapping[Weight, Any]) -> tuple[OptimizerState, Any]:
         """The state that has these weights, and the learning rate if it is among them."""
         old = self._required_state("its weights")
-        missing = [weight for weight in self.weight_list() if weight not in named]
+        missing = [weight for weight in self.weight_list() if weight.derived is None and weight not in named]
         found = {**named, **self.recovered(missing, named)}
         lost = [weight.name for weight in missing if weight not in found]
         if lost:
@@ -542,6 +547,34 @@ class Facade(Table, abstract=True):
     def recovered(self, missing: Sequence[Weight], named: Mapping[Weight, Any]) -> dict[Weight, Any]:
         """Weights that were not saved, as far as they follow from those that were."""
         return {}
+
+    def save_weights(self, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
+        """Write everything it remembers into an HDF5 file, in the layout of the generation: all of it, or nothing.
+
+        Raises:
+            FileExistsError: the file is there, and `overwrite` is false.
+        """
+        weights, names = tuple(self.get_weights()), tuple(weight.name for weight in self.weight_list())
+        saved = SavedOptimizer(self.generation, type(self).__name__, self.get_config(), names, weights)
+        write_optimizer(filepath, saved, overwrite=overwrite)
+
+    def load_weights(self, filepath: str | os.PathLike[str], params: Tree = None) -> None:
+        """Continue from a file that Keras or `save_weights` wrote: `.h5`, `.weights.h5` or `.keras`.
+
+        `params` are the parameters that the optimizer is for, if it has not seen them yet.
+
+        Raises:
+            ValueError: the file is damaged, or another optimizer's; nothing is changed then.
+        """
+        saved = read_optimizer(filepath)
+        if saved.class_name not in ("", type(self).__name__):
+            raise ValueError(
+                f"{filepath}: holds the weights of {saved.class_name}, this is {type(self).__name__}: "
+                "gradtx.keras.load_optimizer makes the optimizer that belongs to a file"
+            )
+        if params is not None and not self.built:
+            self._build_with(params)
+        self.set_weights(saved.weights)
 
     # Pickle.
 

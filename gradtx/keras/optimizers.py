@@ -4,10 +4,11 @@ from gradtx.keras import optimizers        # for: from keras import optimizers
 from gradtx.keras.optimizers import Adam   # for: from keras.optimizers import Adam
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar
 
 import jax.numpy as jnp
+import numpy as np
 
 from gradtx.core.base import Transformation
 from gradtx.core.compose import chain
@@ -93,6 +94,7 @@ class Optimizer(Modern, abstract=True):
         ValueError: an argument that does not exist, or two kinds of clipping at once.
     """
 
+    generation = "keras3"
     unknown_argument = ValueError
     quiet: ClassVar[frozenset[str]] = frozenset({"decay"})
 
@@ -141,6 +143,14 @@ class Optimizer(Modern, abstract=True):
 
     def slot_name(self, slot: str, variable: str) -> str:
         return f"{self.name}/{variable.replace('/', '_')}_{slot}"
+
+    def _named(self, weights: Sequence[Any]) -> dict[Weight, Any]:
+        weights, expected = list(weights), len(self.weight_list())
+        if is_schedule(self._rate) and len(weights) == expected + 1:
+            del weights[1]  # the learning rate, which was a number then and is a schedule now
+        elif not is_schedule(self._rate) and len(weights) == expected - 1:
+            weights.insert(1, np.float32(self.learning_rate))
+        return super()._named(weights)
 
 
 class SGD(Optimizer):

@@ -80,7 +80,11 @@ def close(ours: Any, golden: Any, bound: float, where: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [n for n, c in CASES.items() if c["generation"] in GENERATIONS and hasattr(GENERATIONS[c["generation"]], c["cls"].rpartition(".")[2])],
+    [
+        n
+        for n, c in CASES.items()
+        if c["generation"] in GENERATIONS and hasattr(GENERATIONS[c["generation"]], c["cls"].rpartition(".")[2])
+    ],
 )
 def test_parameters(name):
     case, golden = CASES[name], np.load(HERE / CASES[name]["file"])
@@ -91,7 +95,11 @@ def test_parameters(name):
 
 @pytest.mark.parametrize(
     "name",
-    [n for n, c in CASES.items() if c["generation"] in GENERATIONS and hasattr(GENERATIONS[c["generation"]], c["cls"].rpartition(".")[2])],
+    [
+        n
+        for n, c in CASES.items()
+        if c["generation"] in GENERATIONS and hasattr(GENERATIONS[c["generation"]], c["cls"].rpartition(".")[2])
+    ],
 )
 def test_final_weights(name):
     case, golden = CASES[name], np.load(HERE / CASES[name]["file"])["opt_flat"]

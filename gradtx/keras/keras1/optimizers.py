@@ -28,6 +28,7 @@ class Optimizer(Classic, abstract=True):
     Adadelta only where `decay` was not 0; here they always are.
     """
 
+    generation = "keras2"
     rate_name = "lr"
     count_dtype = np.float32
 

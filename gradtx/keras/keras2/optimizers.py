@@ -24,6 +24,7 @@ class Optimizer(Classic, abstract=True):
     `get_weights` has Keras's order, and behind it the counters that Keras 2.2 did not save.
     """
 
+    generation = "keras2"
     rate_name = "lr"
 
 

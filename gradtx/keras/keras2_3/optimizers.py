@@ -18,6 +18,7 @@ __all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "Adamax", "Nadam", "Optimizer",
 class Optimizer(Classic, abstract=True):
     """Base of Keras 2.3's optimizers: as Keras 2's, but that every class saves its counter."""
 
+    generation = "keras2_3"
     rate_name = "learning_rate"
     quiet: ClassVar[frozenset[str]] = Classic.quiet | {"name"}
 

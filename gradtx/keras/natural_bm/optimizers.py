@@ -4,7 +4,6 @@ from gradtx.keras.natural_bm import optimizers       # for: from natural_bm impo
 from gradtx.keras.natural_bm.optimizers import SGD   # for: from natural_bm.optimizers import SGD
 """
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,7 +16,7 @@ from gradtx.core.compose import chain
 from gradtx.core.hyperparams import Flag, Fraction, NonNegative, PositiveInt, Rate
 from gradtx.core.tree import Tree
 from gradtx.keras.classic import Classic
-from gradtx.keras.files import SavedOptimizer, write_group, write_optimizer
+from gradtx.keras.files import write_group
 from gradtx.keras.keras1 import optimizers as keras1
 from gradtx.keras.optimizer import OptimizerState, Weight
 from gradtx.optimizers.natural_bm import momentum_ramp
@@ -30,6 +29,7 @@ __all__ = ["SGD", "Adam", "Nadam", "Optimizer", "clip_norm"]
 class Optimizer(Classic, abstract=True):
     """Base of natural_bm's optimizers. `get_updates(params, loss)` makes a step."""
 
+    generation = "natural_bm"
     rate_name = "lr"
     count_dtype = np.float32
 
@@ -42,16 +42,6 @@ class Optimizer(Classic, abstract=True):
 
     def slot_name(self, slot: str, variable: str) -> str:
         return f"{variable}_{slot}"
-
-    def save_weights(self, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
-        """Write the weights into an HDF5 file in natural_bm's layout; all at once, or not at all.
-
-        Raises:
-            FileExistsError: the file is there, and `overwrite` is false.
-        """
-        names = tuple(weight.name for weight in self.weight_list())
-        saved = SavedOptimizer("natural_bm", "", {}, names, tuple(self.get_weights()))
-        write_optimizer(filepath, saved, overwrite=overwrite)
 
     def save_weights_to_hdf5_group(self, f: Any) -> None:
         """Write the weights into an open file or group of h5py."""

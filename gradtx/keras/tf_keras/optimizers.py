@@ -49,6 +49,7 @@ class Optimizer(keras3.Optimizer, abstract=True):
     one and refuses the other, are honoured.
     """
 
+    generation = "tf_keras"
     unknown_argument = TypeError
     ema_start = "before"
     hidden: ClassVar[frozenset[str]] = frozenset({"loss_scale_factor", "gradient_accumulation_steps"})

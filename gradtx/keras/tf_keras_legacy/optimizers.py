@@ -31,6 +31,7 @@ class Optimizer(Facade, abstract=True):
     `learning_rate` / (1 + `decay` · iterations).
     """
 
+    generation = "tf_keras_legacy"
     quiet: ClassVar[frozenset[str]] = frozenset({"clipnorm", "clipvalue", "global_clipnorm"})
 
     name: Name = None
