@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gradtx.core.spec import Spec
+from gradtx.keras.table import Table
 
 ROOMS = {
     "optimizers": "Optimizers",
@@ -22,6 +23,7 @@ ROOMS = {
     "schedules": "Schedules",
     "core": "Core",
     "io": "Interoperation",
+    "keras": "Keras",
     "tools": "States, trees and small things",
 }
 TOOLS = ("gradtx.state", "gradtx.tree", "gradtx.compat")  # modules outside the rooms
@@ -39,7 +41,9 @@ def modules(room: str) -> list[Any]:
     if room == "tools":
         return [importlib.import_module(name) for name in TOOLS]
     package = importlib.import_module(f"gradtx.{room}")
-    names = sorted(info.name for info in pkgutil.iter_modules(package.__path__))
+    names = sorted(
+        f"{info.name}.optimizers" if info.ispkg else info.name for info in pkgutil.iter_modules(package.__path__)
+    )
     return [importlib.import_module(f"gradtx.{room}.{name}") for name in names]
 
 
@@ -56,9 +60,14 @@ def section(module: Any) -> str:
 def entry(name: str, item: Any) -> str:
     """A class or function: its signature, docstring, and table of hyper-parameters."""
     parts = [f"### {name}", signature(name, item), markdown(inspect.getdoc(item) or "")]
-    if inspect.isclass(item) and issubclass(item, Spec) and item.__dict__.get("__dataclass_fields__"):
+    if inspect.isclass(item) and is_declared(item):
         parts.append(table(item))
     return "\n\n".join(parts) + "\n"
+
+
+def is_declared(cls: type) -> bool:
+    """Whether the constructor follows from the class's fields."""
+    return (issubclass(cls, Table) and bool(cls.fields())) or (issubclass(cls, Spec) and "__dataclass_fields__" in vars(cls))
 
 
 def signature(name: str, item: Any) -> str:
@@ -75,13 +84,21 @@ def markdown(docstring: str) -> str:
     return re.sub(r"^(>>> (?:.+\n?)+)", lambda match: f"```pycon\n{match[1].rstrip()}\n```\n", docstring, flags=re.M)
 
 
-def table(cls: type[Spec]) -> str:
+def table(cls: type[Spec] | type[Table]) -> str:
     """The hyper-parameters: name, default, kind, and the sentence beneath the field."""
     rows = [
-        f"| `{name}` | {default(parameter)} | {kind(cls, name)} | {field_docs(cls).get(name, '')} |"
+        f"| `{name}` | {default(parameter)} | {kind(cls, name)} | {documentation(cls, name)} |"
         for name, parameter in inspect.signature(cls).parameters.items()
     ]
     return "| hyper-parameter | default | kind | |\n| --- | --- | --- | --- |\n" + "\n".join(rows) if rows else ""
+
+
+def documentation(cls: type, name: str) -> str:
+    """The sentence beneath a field, of the class or of the nearest that has one."""
+    owners = [owner for owner in cls.__mro__ if issubclass(owner, Table)] if issubclass(cls, Table) else [cls]
+    names = (name, "learning_rate") if name == "lr" else (name,)
+    found = (field_docs(owner).get(own) for owner in owners for own in names)
+    return next(filter(None, found), "").replace("\n", " ")
 
 
 def default(parameter: inspect.Parameter) -> str:
@@ -89,14 +106,14 @@ def default(parameter: inspect.Parameter) -> str:
     return "" if parameter.default is parameter.empty else f"`{parameter.default!r}`"
 
 
-def kind(cls: type[Spec], name: str) -> str:
+def kind(cls: type[Spec] | type[Table], name: str) -> str:
     """The interval of a number, the words of a choice, the kind of anything else."""
-    found = cls.field_kinds().get(name)
+    found = cls.fields()[name].kind if issubclass(cls, Table) else cls.field_kinds().get(name)
     found = getattr(found, "kind", found)
     return getattr(found, "interval", None) or ", ".join(getattr(found, "options", ())) or type(found).__name__
 
 
-def field_docs(cls: type[Spec]) -> dict[str, str]:
+def field_docs(cls: type) -> dict[str, str]:
     """The string beneath each field; where a default refers to another class's field, that field's string."""
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(definition, ast.ClassDef)
@@ -109,4 +126,7 @@ def field_docs(cls: type[Spec]) -> dict[str, str]:
         elif isinstance(node.value, ast.Attribute) and isinstance(node.value.value, ast.Name):
             owner = getattr(inspect.getmodule(cls), node.value.value.id)
             docs[node.target.id] = field_docs(owner).get(node.value.attr, "")
+        elif isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Attribute):  # Adam.default("beta_1")
+            owner = eval(ast.unparse(node.value.func.value), vars(inspect.getmodule(cls)).copy())
+            docs[node.target.id] = documentation(owner, ast.literal_eval(node.value.args[0]))
     return docs

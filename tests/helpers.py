@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import gradtx
+import gradtx.keras
 from gradtx.core.compose import TransformationKind
 from gradtx.core.hyperparams import Boolean, FloatingDType, Integer, Optional, Real
 
@@ -35,7 +36,8 @@ def matrices(params):
 def registered(base: type) -> dict[str, Any]:
     """The registered classes derived from `base`, by name; those that gradtx itself defines."""
     classes = {name: cls for name, cls in gradtx.registry().items() if isinstance(cls, type) and issubclass(cls, base)}
-    return {name: cls for name, cls in classes.items() if cls.__module__.startswith("gradtx.")}
+    own = {name: cls for name, cls in classes.items() if cls.__module__.startswith("gradtx.")}
+    return {name: cls for name, cls in own.items() if name != "keras.variable_wise"}  # someone's object, not a value
 
 
 def example(cls: Any) -> Any:
@@ -295,3 +297,7 @@ def compilations() -> Iterator[list[int]]:
     before = listener.count
     yield result
     result.append(listener.count - before)
+
+
+NAMES = {**vars(gradtx), **vars(gradtx.keras.transforms), **vars(gradtx.keras.schedules), **globals(), "jnp": jnp}
+"What the reprs of all these are written in."

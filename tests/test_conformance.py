@@ -351,7 +351,7 @@ def test_is_a_value(case):
     """It prints as Python, compares, hashes, copies, pickles and goes to JSON and back; it does not change."""
     this = value(case)
     copies = {
-        "repr": eval(repr(this), vars(gradtx) | vars(helpers) | {"jnp": jnp}),
+        "repr": eval(repr(this), helpers.NAMES),
         "config": gradtx.from_config(json.loads(json.dumps(gradtx.to_config(this)))),
         "pickle": pickle.loads(pickle.dumps(this)),
         "deepcopy": copy.deepcopy(this),
@@ -381,7 +381,7 @@ def test_with_arrays_is_a_value(case):
     this = this.replace(**arrays)
     assert len(jax.tree.leaves(this)) == len(arrays)
     for twin in (
-        eval(repr(this), vars(gradtx) | vars(helpers) | {"jnp": jnp}),
+        eval(repr(this), helpers.NAMES),
         gradtx.from_config(json.loads(json.dumps(gradtx.to_config(this)))),
         pickle.loads(pickle.dumps(this)),
         copy.deepcopy(this),

@@ -64,6 +64,14 @@ def test_train_digits(tmp_path: Path) -> None:
     assert printed == gradtx.from_config(json.loads((tmp_path / "optimizer.json").read_text()))
 
 
+def test_keras_fit() -> None:
+    """Without strict promotion, which Keras's own layers do not stand."""
+    command = [sys.executable, "-W", "error", str(EXAMPLES / "keras_fit.py"), "--epochs", "5"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert accuracy(done.stdout) > 85
+
+
 def test_train_digits_refuses_an_unknown_optimizer() -> None:
     message = run("train_digits.py", "--optimizer", "adm", code=2).stderr
     assert "adm" in message

@@ -15,14 +15,15 @@ from typing import Any
 import pytest
 
 import gradtx
+import gradtx.keras
 from gradtx.core.spec import Spec
 
 PACKAGE = pathlib.Path(gradtx.__file__).parent
-FLOORS = [{"core"}, {"schedules"}, {"transforms"}, {"wrappers"}, {"optimizers"}, {"io", "sharding", "keras"}]
+FLOORS = [{"core"}, {"schedules"}, {"transforms"}, {"wrappers"}, {"optimizers"}, {"io", "sharding"}]
 "The rooms from the ground up: a module imports its own floor and those below."
-FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 ROOF = len(FLOORS)
-"Files outside of the rooms, `gradtx.tree` say, may import all of them."
+"Files outside of the rooms, `gradtx.tree` say, may import all of these; the facade, which nobody imports, them as well."
+FLOOR = {room: floor for floor, rooms in enumerate([*FLOORS, set(), {"keras"}]) for room in rooms}
 OPTIONAL = ("chex", "flax", "h5py", "keras", "matplotlib", "optax", "orbax", "safetensors", "scipy", "sklearn", "tqdm")
 
 
@@ -160,6 +161,9 @@ def test_no_name_is_exported_twice():
 def test_what_is_registered_is_public():
     """Under its own name, so that its repr evaluates; `GradientTransformation` of two functions is its base's."""
     things = {name: thing for name, thing in gradtx.registry().items() if thing.__module__.startswith("gradtx.")}
+    facade = {name: things.pop(name) for name in list(things) if name.startswith("keras.")}
+    known = vars(gradtx.keras) | vars(gradtx.keras.schedules)
+    assert {name: known.get(name.removeprefix("keras.")) for name in facade} == facade
     pair = things.pop("GradientTransformation")
     assert issubclass(pair, gradtx.GradientTransformation)
     assert {name: vars(gradtx).get(name) for name in things} == things

@@ -13,11 +13,11 @@ from gradtx.core.tree import Tree
 from gradtx.fields import get
 from gradtx.keras.custom import Derivable
 from gradtx.keras.optimizer import OptimizerState, Weight, handed_back
-from gradtx.keras.transforms import decay_first, excluding, keras_ema
+from gradtx.keras.transforms import decay_first, excluding, keras_ema, stages
 from gradtx.keras.variable import Variables
 from gradtx.transforms.clipping import clip, clip_by_global_norm, clip_by_norm
 
-__all__ = ["Modern", "factored", "snake_case", "stages"]
+__all__ = ["Modern", "factored", "snake_case"]
 
 
 class Modern(Derivable, abstract=True):
@@ -63,7 +63,7 @@ class Modern(Derivable, abstract=True):
     def clipped_and_decayed(self, learning_rate: Any) -> Transformation:
         """The update, behind clipping and weight decay."""
         tx, clipping = self.decaying(self.chain(learning_rate), learning_rate), self.clipping()
-        return tx if clipping is None else chain(clipping, tx)
+        return tx if clipping is None else chain(clipping, *stages(tx))
 
     def decaying(self, tx: Transformation, learning_rate: Any) -> Transformation:
         """The update `tx`, behind weight decay."""
@@ -123,11 +123,6 @@ def factored(state: OptimizerState, variable: str) -> Any:
     """The second moment that the row and the column of Adafactor stand for. Keras keeps it as well."""
     rows, columns = (get(state.inner_state, field)[variable] for field in ("v_row", "v_col"))
     return (rows / rows.mean(axis=-1, keepdims=True))[..., None] * columns[..., None, :]
-
-
-def stages(tx: Transformation) -> tuple[Transformation, ...]:
-    """What a chain is made of; of anything else, itself."""
-    return tx.stages if isinstance(tx, chain) else (tx,)
 
 
 def snake_case(name: str) -> str:

@@ -29,10 +29,10 @@ from gradtx.core.hyperparams import (
 from gradtx.core.masks import PatternKind
 from gradtx.fields import replace
 from gradtx.keras import formulas
-from gradtx.keras.modern import Modern, factored, snake_case, stages
+from gradtx.keras.modern import Modern, factored, snake_case
 from gradtx.keras.optimizer import Weight
 from gradtx.keras.table import Name
-from gradtx.keras.transforms import matrices_for_muon, schedule_of_microsteps, with_decay
+from gradtx.keras.transforms import matrices_for_muon, schedule_of_microsteps, stages, with_decay
 from gradtx.optimizers.adam import adam
 from gradtx.optimizers.ftrl import NonPositive
 from gradtx.optimizers.muon import masked_else
@@ -362,6 +362,15 @@ class Muon(Optimizer):
     O makes its argument orthogonal, by the iteration of Newton and Schulz. Jordan et al., 2024,
     https://kellerjordan.github.io/posts/muon/.
     """
+
+    positional = (
+        "learning_rate",
+        "adam_beta_1",
+        "adam_beta_2",
+        "adam_weight_decay",
+        "epsilon",
+        *(name for name in Optimizer.fields() if name not in ("learning_rate", "decay")),
+    )
 
     learning_rate: Rate = Adam.default("learning_rate")
     adam_beta_1: Decay = Adam.default("beta_1")

@@ -10,8 +10,8 @@ from jax import Array
 
 from gradtx.core import numerics, tree
 from gradtx.core.apply import apply_updates
-from gradtx.core.base import init_inner, update_inner
-from gradtx.core.compose import Container, Inner
+from gradtx.core.base import Transformation, init_inner, update_inner
+from gradtx.core.compose import Container, Inner, chain
 from gradtx.core.hyperparams import Choice, Flag, Fraction, NonNegative, NonNegativeInt, PositiveInt, Rate, is_schedule
 from gradtx.core.masks import LeafRule, Mask, mask_leaves
 from gradtx.core.tree import Tree
@@ -29,6 +29,7 @@ __all__ = [
     "schedule_of_microsteps",
     "schedule_with_decay",
     "set_counters",
+    "stages",
     "with_decay",
 ]
 
@@ -45,6 +46,7 @@ class decay_first(Container, name="keras.decay_first"):
 
     State = None
     touches_leaves = True
+    takes_half_precision = False
 
     inner: Inner
     "The optimizer."
@@ -60,7 +62,7 @@ class decay_first(Container, name="keras.decay_first"):
 
     def update_fn(self, updates: Tree, state: Any, params: Tree, **extra: Any) -> tuple[Tree, Any]:
         leaves, treedef = jax.tree.flatten(params)
-        shrink = jnp.asarray(self.learning_rate * self.weight_decay)
+        shrink = jnp.asarray(self.learning_rate, jnp.float32) * self.weight_decay
         decays = [
             -shrink.astype(numerics.real_dtype(leaf.dtype)) * leaf if decayed else jnp.zeros_like(leaf)
             for leaf, decayed in zip(leaves, mask_leaves("decay_first: mask", self.mask, params), strict=True)
@@ -219,6 +221,11 @@ class schedule_with_decay(Schedule, name="keras.schedule_with_decay"):
 
     def at(self, t: Array) -> Any:
         return self.schedule(t.astype(jnp.int32)) / (1 + self.decay * t)
+
+
+def stages(tx: Transformation) -> tuple[Transformation, ...]:
+    """What a chain is made of; of anything else, itself."""
+    return tx.stages if isinstance(tx, chain) else (tx,)
 
 
 def with_decay(learning_rate: Any, decay: float) -> Any:

@@ -46,11 +46,8 @@ VARIED: dict[str, Any] = {
     "learning_rate": 0.5,
     "lr": 0.5,
     "momentum": 0.25,
-    "nesterov": True,
     "rho": 0.75,
     "epsilon": 0.125,
-    "centered": True,
-    "amsgrad": True,
     "initial_accumulator_value": 0.25,
     "beta_1": 0.75,
     "beta_2": 0.875,
@@ -65,27 +62,21 @@ VARIED: dict[str, Any] = {
     "epsilon_1": 1e-20,
     "epsilon_2": 0.01,
     "clip_threshold": 2.0,
-    "relative_step": False,
     "warmup_steps": 3,
     "weight_decay": 0.125,
     "clipnorm": 2.0,
-    "use_ema": True,
     "ema_momentum": 0.5,
     "ema_overwrite_frequency": 3,
-    "jit_compile": False,
     "loss_scale_factor": 4.0,
     "gradient_accumulation_steps": 2,
     "name": "mine",
     "decay": 0.5,
-    "counter_first": True,
-    "use_locking": True,
     "beta1": 0.75,
     "beta2": 0.875,
     "adam_beta_1": 0.75,
     "adam_beta_2": 0.875,
     "adam_weight_decay": 0.25,
     "exclude_layers": ["head"],
-    "exclude_embeddings": False,
     "muon_a": 2.0,
     "muon_b": -1.5,
     "muon_c": 0.5,
@@ -95,7 +86,7 @@ VARIED: dict[str, Any] = {
     "clipvalue": 1.0,
     "global_clipnorm": 3.0,
 }
-"Another value for each argument than its default."
+"Another value for each argument than its default; switches are turned."
 OTHER_CLIPS = {"tf_keras_legacy": {"global_clipnorm"}, "tf_keras": {"clipvalue", "global_clipnorm"}}
 OTHER_CLIPS["keras3"] = OTHER_CLIPS["tf_keras"]
 "Those that do not go together with `clipnorm`."
@@ -112,7 +103,9 @@ def varied(generation: str, name: str) -> Any:
     names = {*arguments(cls_of(generation, name))} - OTHER_CLIPS.get(generation, set())
     if name == "Nadam" and "schedule_decay" in names:
         names -= {"decay"}
-    return made(generation, name, **{argument: VARIED[argument] for argument in names})
+    given = {argument: VARIED[argument] for argument in names if argument in VARIED}
+    turned = {a: not default for a, default in arguments(cls_of(generation, name)).items() if isinstance(default, bool)}
+    return made(generation, name, **given | turned)
 
 
 def with_schedule(generation: str, name: str) -> Any:

@@ -173,10 +173,18 @@ def test_variables_need_not_be_given_again():
 # The chain.
 
 
-CHAINS = [(g, n, made) for g, n in CLASSES] + [(g, n, varied) for g, n in SOME]
+TWICE = ("keras1", "keras2_3")
+"Generations whose chains are those of Keras 2: left to `make test-long`."
 
 
-@pytest.mark.parametrize(("generation", "name", "form"), CHAINS, ids=[f"{g}-{n}-{f.__name__}" for g, n, f in CHAINS])
+def once(*forms: Any) -> Any:
+    """Parameters of a test: every class, and some of them in other forms than the default."""
+    long = dict.fromkeys(TWICE, pytest.mark.long)
+    every = [pytest.param(g, n, made, id=f"{g}-{n}", marks=long.get(g, ())) for g, n in CLASSES]
+    return every + [pytest.param(g, n, form, id=f"{g}-{n}-{form.__name__}") for form in forms for g, n in SOME]
+
+
+@pytest.mark.parametrize(("generation", "name", "form"), once(varied))
 def test_the_chain_is_the_optimizer(generation, name, form):
     """`opt.transformation` by itself makes the same steps; printed, it is one of gradtx."""
     opt = form(generation, name)
@@ -199,10 +207,10 @@ def registered_names() -> dict[str, Any]:
     return vars(gradtx) | vars(transforms) | vars(schedules) | {"keras": transforms, "gradtx": gradtx}
 
 
-@every_class
-def test_the_pure_step_under_jit(generation, name):
+@pytest.mark.parametrize(("generation", "name", "form"), once())
+def test_the_pure_step_under_jit(generation, name, form):
     """`stateless_apply` in a function that is compiled; the optimizer itself stays as it is."""
-    opt, start = stepped(generation, name)
+    opt, start = running(generation, name, form)
     before = opt.get_weights()
     pure = jax.jit(opt.stateless_apply)
     theirs, weights = start, opt.variables
@@ -237,9 +245,10 @@ def with_weights_of(opt: Any) -> Any:
 @pytest.mark.parametrize("way", COPIES)
 @every_class
 def test_a_copy_goes_on_as_the_original(generation, name, way):
+    """natural_bm's SGD saves how many steps it made only if they matter, which is with `decay`."""
     opt, start = stepped(generation, name)
     twin, other = COPIES[way](opt), copy.deepcopy(opt)
-    assert twin.iterations == opt.iterations
+    assert twin.iterations == opt.iterations or (generation, name, way) == ("natural_bm", "SGD", "weights")
     same(steps(twin, start, (4, 5, 6)), steps(other, start, (4, 5, 6)))
     same(twin.get_weights(), other.get_weights())
 
@@ -288,9 +297,10 @@ def test_iterations_can_be_set(generation, name):
 
 @every_class
 def test_the_counter_saturates(generation, name):
+    """Also where a file holds a larger one, as those with 64 bits may."""
     opt, start = running(generation, name)
     last = 2**31 - 1
-    opt.iterations = last
+    opt.iterations = 2**40
     assert opt.iterations == last
     new = steps(opt, start, (4, 5))
     assert opt.iterations == last
@@ -437,13 +447,13 @@ def test_gradients_are_those_that_the_step_takes():
     close(keras2.SGD().get_gradients(squares, params()), jax.grad(squares)(params()))
 
 
-@pytest.mark.parametrize("loss", [0.5, jnp.float32(0.5), None, "mse"])
 @every_class
-def test_a_loss_is_a_function(generation, name, loss):
+def test_a_loss_is_a_function(generation, name):
     opt, start = stepped(generation, name)
     for call in (opt.minimize, opt.get_gradients):
-        with pytest.raises(TypeError, match=f"{name}.*the loss must be a function of the parameters"):
-            unchanged(opt, lambda call=call: call(loss, start))
+        for loss in (0.5, jnp.float32(0.5), None, "mse"):
+            with pytest.raises(TypeError, match=f"{name}.*the loss must be a function of the parameters"):
+                unchanged(opt, lambda call=call, loss=loss: call(loss, start))
 
 
 # Gradients that are missing.
@@ -560,7 +570,6 @@ WRONG = {
         lambda o, p: o.set_weights([np.full(w.shape, "x") for w in o.get_weights()]),
     ),
     "a negative count": Bad(ValueError, "iterations", lambda o, p: setattr(o, "iterations", -1)),
-    "too large a count": Bad(ValueError, "iterations", lambda o, p: setattr(o, "iterations", 2**31)),
     "half a count": Bad((TypeError, ValueError), "iterations", lambda o, p: setattr(o, "iterations", 1.5)),
     "rate nan": Bad(ValueError, "rate|lr", lambda o, p: setattr(o, "learning_rate", float("nan"))),
     "rate inf": Bad(ValueError, "rate|lr", lambda o, p: setattr(o, "lr", float("inf"))),
@@ -572,9 +581,9 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-@every_class
+@some_classes
 def test_bad_calls_are_refused_and_change_nothing(generation, name, case):
-    opt, start = stepped(generation, name)
+    opt, start = copy.deepcopy(stepped(generation, name))
     bad = WRONG[case]
     with pytest.raises(bad.error, match=rf"(?s)^{name}\b.*({bad.message})"):
         unchanged(opt, lambda: bad.act(opt, start))
@@ -617,13 +626,6 @@ def test_what_an_unknown_argument_may_mean():
         keras2.SGD(momentun=0.9)
 
 
-CLIPPED = {
-    "keras3": ValueError,
-    "tf_keras": ValueError,
-    "tf_keras_legacy": ValueError,
-}
-
-
 @pytest.mark.parametrize("pair", [("clipnorm", "global_clipnorm"), ("clipnorm", "clipvalue")], ids="-".join)
 @every_class
 def test_two_clips(generation, name, pair):
@@ -640,10 +642,10 @@ def test_two_clips(generation, name, pair):
         assert (opt.clipnorm, opt.clipvalue) == (1.0, 1.0)
 
 
-@pytest.mark.parametrize("clip", ["clipnorm", "clipvalue", "global_clipnorm"])
 @every_class
-def test_bad_clips(generation, name, clip):
-    if clip in cls_of(generation, name).fields():
+def test_bad_clips(generation, name):
+    fields = cls_of(generation, name).fields()
+    for clip in [clip for clip in ("clipnorm", "clipvalue", "global_clipnorm") if clip in fields]:
         for value in (-1.0, float("nan")):
             with pytest.raises(ValueError, match=f"{name}: {clip} must"):
                 made(generation, name, **{clip: value})
@@ -660,11 +662,11 @@ def test_weights_of_another_optimizer_are_refused(generation, name):
     assert start.keys() == {"b", "w"}
 
 
-@pytest.mark.parametrize("empty", [[], {}, ()], ids=repr)
 @every_class
-def test_no_parameters(generation, name, empty):
+def test_no_parameters(generation, name):
     opt = made(generation, name)
-    for call in (lambda: opt.build(empty), lambda: opt.apply(empty, empty), lambda: opt.apply_gradients([])):
+    calls = [lambda empty=empty: opt.build(empty) for empty in ([], {}, ())]
+    for call in (*calls, lambda: opt.apply([], []), lambda: opt.apply_gradients([])):
         with pytest.raises(ValueError, match=f"{name}: there are no parameters"):
             call()
     assert not opt.built
@@ -717,7 +719,7 @@ def test_equal_names_are_told_apart():
 # Dtypes.
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.long)])
 @some_classes
 def test_half_precision(generation, name, dtype):
     """The dtypes of parameters and weights stay; the numbers stay finite, and near those in float32."""

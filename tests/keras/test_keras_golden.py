@@ -47,10 +47,21 @@ def made(case: dict[str, Any]) -> Any:
     rate = kwargs.get("learning_rate")
     if isinstance(rate, dict):
         kwargs["learning_rate"] = getattr(schedules, rate["schedule"])(**rate["args"])
+    if "inner" in kwargs:
+        kwargs["inner_optimizer"] = held(module, kwargs.pop("inner"))
+    if "map" in kwargs:
+        by_pattern = {pattern: held(module, about) for pattern, about in kwargs.pop("map").items()}
+        kwargs["optimizer_map"] = module.OptimizerMap(held(module, kwargs.pop("default")), by_pattern)
     opt = getattr(module, case["cls"].rpartition(".")[2])(**kwargs)
     if excluded:
         opt.exclude_from_weight_decay(var_names=excluded)
     return opt
+
+
+def held(module: Any, about: Any) -> Any:
+    """An optimizer inside of another."""
+    cls, kwargs = about
+    return getattr(module, cls)(**kwargs)
 
 
 @functools.cache
@@ -66,7 +77,10 @@ def ran(name: str) -> tuple[Any, list[np.ndarray], list[Any]]:
     opt, snapshots = made(case), []
     variables = [Variable(v, name) for v, name in zip(split(arrays["init"]), case["var_names"], strict=True)]
     for step, grads in enumerate(arrays["grads"], 1):
-        opt.apply_gradients(zip(split(grads), variables, strict=True))
+        each = split(grads)
+        if case["cls"] == "LossScaleOptimizer" and case["generation"] != "keras3":
+            each = opt.get_unscaled_gradients(each)  # what loops of tf.keras do themselves
+        opt.apply_gradients(zip(each, variables, strict=True))
         if step in arrays["steps"]:
             snapshots.append(np.concatenate([np.ravel(v.numpy()) for v in variables]))
     return opt, snapshots, variables

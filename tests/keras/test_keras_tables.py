@@ -166,15 +166,16 @@ KEYWORDS: dict[str, dict[str, set[str]]] = {
     "keras1": {"": CLIPS},
     "keras2": {"": CLIPS},
     "keras2_3": {
-        "": CLIPS | {"decay", "name"},
-        "RMSprop": {"epsilon"},
-        "Adagrad": {"epsilon"},
-        "Adadelta": {"epsilon"},
-        "Adam": {"epsilon"},
-        "Adamax": {"epsilon"},
+        "": CLIPS,
+        "SGD": {"decay"},
+        "RMSprop": {"decay", "epsilon"},
+        "Adagrad": {"decay", "epsilon"},
+        "Adadelta": {"decay", "epsilon"},
+        "Adam": {"decay", "epsilon"},
+        "Adamax": {"decay", "epsilon"},
         "Nadam": {"epsilon", "schedule_decay"},
     },
-    "tf_keras_legacy": {"": CLIPS | {"global_clipnorm", "decay"}, "Nadam": {"schedule_decay"}},
+    "tf_keras_legacy": {"": CLIPS | {"global_clipnorm", "decay"}},
     "tf_keras": {"": set()},
     "natural_bm": {"": CLIPS},
     "tf1": {"": set()},
@@ -185,7 +186,7 @@ KEYWORDS: dict[str, dict[str, set[str]]] = {
 OURS: dict[str, dict[str, str]] = {
     "keras1": {"counter_first": "the race of Keras on TensorFlow"},
     "keras2": {"counter_first": "the race of Keras on TensorFlow"},
-    "keras2_3": {"counter_first": "the race of Keras on TensorFlow"},
+    "keras2_3": {"counter_first": "the race of Keras on TensorFlow", "name": "as in configs of tf.keras"},
     "tf_keras_legacy": {},
     "tf_keras": {"decay": "honoured; tf.keras since 2.11 refuses it"},
     "keras3": {"decay": "honoured; Keras 3 ignores it"},
@@ -231,7 +232,14 @@ def test_arguments_and_defaults(generation, name):
     assert {*got} - {*expected} == keywords | {*OURS[generation]} - {*expected}
     for argument, default in expected.items():
         if not (argument == "name" and got["name"] is None):
-            assert (got[argument], type(got[argument])) == (default, type(default)), argument
+            assert got[argument] == default, argument
+            assert isinstance(got[argument], bool) == isinstance(default, bool), argument
+
+
+def test_other_spellings():
+    """What tf.keras calls `schedule_decay` in the constructor is `decay` in its configs."""
+    nadam = cls_of("tf_keras_legacy", "Nadam")
+    assert nadam(schedule_decay=0.25).get_config()["decay"] == nadam(decay=0.25).schedule_decay == 0.25
 
 
 @every_class

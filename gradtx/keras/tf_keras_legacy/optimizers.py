@@ -14,7 +14,7 @@ from gradtx.core.tree import Tree
 from gradtx.keras import formulas
 from gradtx.keras.optimizer import Facade, Weight
 from gradtx.keras.table import Epsilon, Name
-from gradtx.keras.transforms import with_decay
+from gradtx.keras.transforms import stages, with_decay
 from gradtx.optimizers.ftrl import NonPositive
 from gradtx.transforms.clipping import clip, clip_by_global_norm, clip_by_norm
 
@@ -53,7 +53,7 @@ class Optimizer(Facade, abstract=True):
 
     def compose(self, learning_rate: Any) -> Transformation:
         tx, clipping = self.chain(with_decay(learning_rate, self.decay)), self.clipping()
-        return tx if clipping is None else chain(*clipping.stages, tx)
+        return tx if clipping is None else chain(*clipping.stages, *stages(tx))
 
     def clipping(self) -> chain | None:
         kinds = ((clip, self.clipvalue), (clip_by_norm, self.clipnorm), (clip_by_global_norm, self.global_clipnorm))
@@ -202,7 +202,7 @@ class Nadam(Optimizer):
     def compose(self, learning_rate: Any) -> Transformation:
         clipping = self.clipping()
         tx = self.chain(learning_rate)
-        return tx if clipping is None else chain(*clipping.stages, tx)
+        return tx if clipping is None else chain(*clipping.stages, *stages(tx))
 
     def header(self) -> Iterator[Weight]:
         yield from super().header()

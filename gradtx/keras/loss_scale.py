@@ -1,0 +1,423 @@
+"""Optimizers with a loss scale, which keeps the gradients of float16 from vanishing: Keras 3's and tf.keras's."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from gradtx.core import numerics, tree
+from gradtx.core.base import EmptyState, Transformation, update_inner
+from gradtx.core.compose import Container, Inner, chain
+from gradtx.core.hyperparams import Flag, Positive, PositiveInt
+from gradtx.core.tree import Tree
+from gradtx.keras.composite import Composite, Held, Holder, no_counter, no_rate, rate_array
+from gradtx.keras.modern import snake_case
+from gradtx.keras.optimizer import Facade, OptimizerState, Weight
+from gradtx.keras.table import Name
+from gradtx.keras.variable import Variables
+from gradtx.transforms.scaling import scale
+from gradtx.wrappers.common import choose
+from gradtx.wrappers.finite import DynamicLossScaleState, dynamic_loss_scale, scale_loss
+
+__all__ = ["LossScaleOptimizer", "TfKerasLossScaleOptimizer", "count_skipped"]
+
+
+class count_skipped(Container, name="keras.count_skipped"):
+    """Let the gradients that a loss scale leaves out count all the same: schedules and bias corrections go on.
+
+    So it is in tf.keras, where a step that does nothing is a step.
+    """
+
+    State = DynamicLossScaleState
+
+    inner: Inner
+    "A `dynamic_loss_scale`."
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls(dynamic_loss_scale.example())
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.inner, dynamic_loss_scale):
+            raise TypeError(f"count_skipped: inner must be a dynamic_loss_scale, got {self.inner!r}")
+
+    def init_fn(self, params: Tree) -> DynamicLossScaleState:
+        return self.inner.init_fn(params)
+
+    def update_fn(
+        self, updates: Tree, state: DynamicLossScaleState, params: Tree = None, **extra: Any
+    ) -> tuple[Tree, DynamicLossScaleState]:
+        new, after = update_inner(self.inner, updates, state, params, extra)
+        skipped = after.total_notfinite != state.total_notfinite
+        return new, after._replace(inner_state=choose(skipped, _counted_on(after.inner_state), after.inner_state))
+
+
+def _counted_on(state: Any) -> Any:
+    """The state with its counters one further, and nothing else."""
+
+    def step(path: tuple[Any, ...], leaf: Any) -> Any:
+        is_counter = bool(path) and getattr(path[-1], "name", "") in ("count", "step_count")
+        return numerics.increment(leaf) if is_counter else leaf
+
+    return jax.tree_util.tree_map_with_path(step, state)
+
+
+class _LossScale(Holder, abstract=True):
+    """Base of the optimizers with a loss scale."""
+
+    quiet: ClassVar[frozenset[str]] = frozenset({"min_scale", "max_scale"})
+
+    min_scale: Positive = dynamic_loss_scale.min_scale
+    "The scale never falls below. Gradients that overflow even there are counted in `exhausted`."
+    max_scale: Positive = dynamic_loss_scale.max_scale
+    "The scale never grows beyond."
+    if TYPE_CHECKING:  # those derived from it have these
+        inner_optimizer: Any
+        initial_scale: Any
+        dynamic_growth_steps: Any
+
+    def check_settings(self) -> None:
+        name, inner = type(self).__name__, self.inner_optimizer
+        if isinstance(inner, _LossScale):
+            raise ValueError(f"{name}: inner_optimizer is a {type(inner).__name__} already: one loss scale is enough")
+        if getattr(inner, "loss_scale_factor", None) is not None:
+            raise ValueError(
+                f"{name}: inner_optimizer has loss_scale_factor={inner.loss_scale_factor:g}, and its gradients would "
+                "be divided twice: leave it out"
+            )
+        if not self.min_scale <= self.initial_scale <= self.max_scale:
+            raise ValueError(
+                f"{name}: min_scale ≤ initial_scale ≤ max_scale must hold, "
+                f"got {self.min_scale:g}, {self.initial_scale:g}, {self.max_scale:g}: move the bound that is in the way"
+            )
+
+    @property
+    def optimizers(self) -> list[Facade]:
+        return [self.inner_optimizer]
+
+    # The chain: a loss scale around that of the inner optimizer.
+
+    def scaling(self, tx: Transformation) -> Transformation:
+        """The transformation, for gradients of the scaled loss."""
+        growth = self.dynamic_growth_steps
+        return dynamic_loss_scale(tx, self.initial_scale, growth, min_scale=self.min_scale, max_scale=self.max_scale)
+
+    def compose(self, learning_rate: Any) -> Transformation:
+        return self.scaling(self.inner_optimizer.compose(learning_rate))
+
+    def _transformation_with_live_rate(self) -> Transformation:
+        tx = self.inner_optimizer._transformation_with_live_rate()
+        if self._live is None or self._live[0] is not tx:
+            self._live = tx, self.scaling(tx)
+        return self._live[1]
+
+    @classmethod
+    def scaled_loss(cls, inner_state: Any, loss: Any) -> Any:
+        return scale_loss(inner_state, loss) if isinstance(inner_state, DynamicLossScaleState) else loss
+
+    def clipping(self) -> Transformation | None:
+        return self.inner_optimizer.clipping()
+
+    @property
+    def window(self) -> int:
+        return self.inner_optimizer.window
+
+    @property
+    def first_count(self) -> int:
+        return self.inner_optimizer.first_count
+
+    # The learning rate.
+
+    @property
+    def learning_rate(self) -> Any:
+        """The learning rate of the inner optimizer. It can be assigned."""
+        return self.inner_optimizer.learning_rate
+
+    def _set_rate(self, value: Any) -> None:
+        self.inner_optimizer._set_rate(value)
+
+    def _rate_in_use(self) -> Any:
+        return self.inner_optimizer._rate_in_use()
+
+    def _rate_array(self) -> Any:
+        return rate_array(self.inner_optimizer)
+
+    def _take_rate(self, rate: Any) -> None:
+        if isinstance(self.inner_optimizer, Composite):
+            self.inner_optimizer._take_rate(rate)
+        else:
+            super()._take_rate(rate)
+
+    # The state: that of the scale, around that of the inner optimizer.
+
+    def build(self, variables: Tree) -> None:
+        """Create the state for these parameters. One that the inner optimizer has already is kept, the first time."""
+        inner = self.inner_optimizer
+        if self._own is not None or not inner.built:
+            inner.build(variables)
+        else:
+            inner._recognised(Variables.of(variables), variables)
+        self._built, self._assignable, self._live = inner._built, inner._assignable, None
+        self._own = self._before()
+
+    def _before(self) -> Any:
+        """Its own state before the first step."""
+        start = jnp.asarray(self.initial_scale, jnp.float32)
+        return DynamicLossScaleState(start, numerics.counter(), numerics.counter(), numerics.counter(), None)
+
+    def _around(self, own: Any, inner_state: Any) -> Any:
+        """The state of the chain."""
+        return own._replace(inner_state=inner_state)
+
+    def _inside(self, inner_state: Any) -> Any:
+        """The state of the inner optimizer's chain."""
+        return inner_state.inner_state
+
+    def _own_part(self, state: OptimizerState) -> Any:
+        return state.inner_state._replace(inner_state=None)
+
+    def _joined(self, own: Any, parts: Sequence[OptimizerState]) -> OptimizerState:
+        return OptimizerState(parts[0].iterations, self._around(own, parts[0].inner_state))
+
+    def _part(self, state: OptimizerState, index: int) -> OptimizerState:
+        return OptimizerState(state.iterations, self._inside(state.inner_state))
+
+    def _counted(self, inner_state: Any, steps: Any) -> Any:
+        counted = self.inner_optimizer._counted(self._inside(inner_state), steps)
+        return self._around(inner_state, counted)
+
+    def _state_of(self, named: Mapping[Weight, Any]) -> tuple[OptimizerState, Any]:
+        self._required_state("its weights")
+        ((inner, rate),) = self._states_of(named)
+        return self._joined(self._own, [inner]), rate
+
+    def finalize_variable_values(self, var_list: Tree) -> Any:
+        """Write the inner optimizer's running mean over the variables, where it keeps one."""
+        return self.inner_optimizer.finalize_variable_values(var_list)
+
+    # What it says about the scale.
+
+    @property
+    def dynamic_scale(self) -> float:
+        """By what the loss is to be multiplied now."""
+        return float(self._own.loss_scale) if self.built else self.initial_scale
+
+    @property
+    def total_notfinite(self) -> int:
+        """How many gradients have been left out because they were not finite."""
+        return int(self._own.total_notfinite) if self.built else 0
+
+    @property
+    def exhausted(self) -> int:
+        """How many in a row were not finite with the scale at its floor: the model makes these, not the scale."""
+        return int(self._own.exhausted) if self.built else 0
+
+    def scale_loss(self, loss: Any) -> Array:
+        """The loss times the present scale, to be differentiated; `apply` takes the gradients as they are.
+
+        Within your own `jax.jit` the scale of the moment of tracing stays in the program: there,
+        `gradtx.scale_loss(state, loss)` with the state as an argument.
+        """
+        return tree.scale(jnp.asarray(self.dynamic_scale, jnp.float32), jnp.asarray(loss))
+
+
+_BASE_DEFAULTS: dict[str, Any] = {
+    "weight_decay": None,
+    "clipnorm": None,
+    "global_clipnorm": None,
+    "clipvalue": None,
+    "use_ema": False,
+    "ema_momentum": 0.99,
+    "ema_overwrite_frequency": None,
+    "loss_scale_factor": None,
+    "gradient_accumulation_steps": None,
+    "dynamic": True,
+}
+"What earlier versions of Keras 3 wrote into the config of a loss scale, to no effect."
+
+
+class LossScaleOptimizer(_LossScale):
+    """Keras 3's optimizer with a dynamic loss scale S, which keeps the gradients of float16 from vanishing.
+
+        opt = LossScaleOptimizer(Adam(1e-3))
+        grads = jax.grad(lambda params: opt.scale_loss(loss(params)))(params)
+        params = opt.apply(grads, params)            # or at once: opt.minimize(loss, params)
+
+    `apply` takes the gradients of the scaled loss and divides them by S. If one is not finite, nothing is updated or
+    counted and S is halved; after `dynamic_growth_steps` finite ones in a row it is doubled.
+
+    S stays between `min_scale` and `max_scale`, where Keras has no bounds; `total_notfinite` and `exhausted` tell how
+    often it did not suffice. Micikevicius et al., 2017, https://arxiv.org/abs/1710.03740.
+
+    Raises:
+        ValueError: the inner optimizer scales losses itself.
+    """
+
+    unknown_argument = ValueError
+
+    inner_optimizer: Held
+    "The optimizer. It has the learning rate and all the rest."
+    initial_scale: Positive = dynamic_loss_scale.init_scale
+    "S in the beginning."
+    dynamic_growth_steps: PositiveInt = dynamic_loss_scale.growth_interval
+    "Finite gradients in a row before S grows."
+    name: Name = None
+    "Its name in configs and in those of its weights."
+
+    def check_settings(self) -> None:
+        super().check_settings()
+        if self.name is None:
+            self.name = snake_case(type(self).__name__)
+
+    @classmethod
+    def advanced(cls, iterations: Array, old: Any, new: Any) -> Array:
+        skipped = new.total_notfinite != old.total_notfinite
+        return jnp.where(skipped, iterations, numerics.increment(iterations))
+
+    @property
+    def step_counter(self) -> int:
+        """Finite gradients since the scale last changed."""
+        return int(self._own.growth_count) if self.built else 0
+
+    def header(self) -> Iterator[Weight]:
+        yield Weight(f"{self.name}/iteration", "", derived=no_counter)
+        yield Weight(f"{self.name}/learning_rate", "", derived=no_rate)
+        yield Weight(f"{self.name}/step_counter", "growth_count")
+        yield Weight(f"{self.name}/dynamic_scale", "loss_scale")
+
+    def _state_of(self, named: Mapping[Weight, Any]) -> tuple[OptimizerState, Any]:
+        state, rate = super()._state_of(named)
+        own = {weight.field: value for weight, value in named.items() if weight.field}
+        factor = own["loss_scale"]
+        if not isinstance(factor, jax.core.Tracer) and not (np.isfinite(factor) and factor > 0):
+            raise ValueError(f"{type(self).__name__}: the weight dynamic_scale must be positive, got {float(factor):g}")
+        inner_state = state.inner_state._replace(
+            loss_scale=jnp.asarray(factor, jnp.float32), growth_count=jnp.asarray(own["growth_count"], jnp.int32)
+        )
+        return state._replace(inner_state=inner_state), rate
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
+        fields = cls.fields()
+        idle = [n for n, default in _BASE_DEFAULTS.items() if n not in fields and config.get(n, default) == default]
+        return super().from_config({n: value for n, value in config.items() if n not in idle}, custom_objects)
+
+
+class TfKerasLossScaleOptimizer(_LossScale):
+    """tf.keras's optimizer with a loss scale S: dynamic, or fixed at `initial_scale`.
+
+        scaled = jax.grad(lambda params: opt.get_scaled_loss(loss(params)))(params)
+        grads = opt.get_unscaled_gradients(scaled)
+        params = opt.apply_gradients(zip(grads, params))    # or at once: opt.minimize(loss, params)
+
+    `apply_gradients` takes true gradients, as in tf.keras, where the loop divides them; `apply` takes those of the
+    scaled loss and divides them itself, as in Keras 3. Inside, it is one chain: what comes from `apply_gradients` is
+    multiplied by S first, which is exact where S is a power of two.
+
+    A gradient that is not finite is left out, but counts as a step, and so for Adam's bias correction; S is halved, to
+    `min_scale` at least. A fixed scale looks at nothing and leaves nothing out.
+
+    Raises:
+        ValueError: the inner optimizer scales losses itself; a fixed scale without `initial_scale`.
+    """
+
+    inner_optimizer: Held
+    "The optimizer. It has the learning rate and all the rest."
+    dynamic: Flag = True
+    "Whether S adapts itself."
+    initial_scale: Positive | None = None
+    "S in the beginning; 2¹⁵ by default if it is dynamic."
+    dynamic_growth_steps: PositiveInt | None = None
+    "Finite gradients in a row before S grows; 2000 by default."
+
+    def check_settings(self) -> None:
+        name = type(self).__name__
+        if self.dynamic:
+            self.initial_scale = self.initial_scale or dynamic_loss_scale.init_scale
+            self.dynamic_growth_steps = self.dynamic_growth_steps or dynamic_loss_scale.growth_interval
+        elif self.initial_scale is None:
+            raise ValueError(f"{name}: with dynamic=False the scale is initial_scale: give it")
+        elif self.dynamic_growth_steps is not None:
+            raise ValueError(f"{name}: a scale that is not dynamic does not grow: leave dynamic_growth_steps out")
+        super().check_settings()
+        if self.inner_optimizer.window != 1:
+            raise ValueError(
+                f"{name}: an optimizer that accumulates gradients is Keras 3's: use its LossScaleOptimizer"
+            )
+
+    def scaling(self, tx: Transformation) -> Transformation:
+        return count_skipped(super().scaling(tx)) if self.dynamic else chain(scale(1 / self._fixed), tx)
+
+    @property
+    def _fixed(self) -> float:
+        """The scale that is not dynamic, or the first."""
+        return float(self.initial_scale or 0)
+
+    def loss_scale(self) -> float:
+        return 1.0 if self.dynamic else self._fixed
+
+    def _before(self) -> Any:
+        return super()._before() if self.dynamic else EmptyState()
+
+    def _around(self, own: Any, inner_state: Any) -> Any:
+        return super()._around(own, inner_state) if self.dynamic else (EmptyState(), inner_state)
+
+    def _inside(self, inner_state: Any) -> Any:
+        return super()._inside(inner_state) if self.dynamic else inner_state[1]
+
+    def _own_part(self, state: OptimizerState) -> Any:
+        return super()._own_part(state) if self.dynamic else EmptyState()
+
+    @property
+    def dynamic_scale(self) -> float:
+        return super().dynamic_scale if self.dynamic else self._fixed
+
+    @property
+    def total_notfinite(self) -> int:
+        return super().total_notfinite if self.dynamic else 0
+
+    @property
+    def exhausted(self) -> int:
+        return super().exhausted if self.dynamic else 0
+
+    @property
+    def dynamic_counter(self) -> int | None:
+        """Finite gradients since the scale last changed; `None` if it is fixed."""
+        if not self.dynamic:
+            return None
+        return int(self._own.growth_count) if self.built else 0
+
+    def get_scaled_loss(self, loss: Any) -> Array:
+        """The loss times the present scale, to be differentiated."""
+        return self.scale_loss(loss)
+
+    def get_unscaled_gradients(self, grads: Tree) -> Tree:
+        """Gradients of the scaled loss, divided by the present scale; `None` stays."""
+        return tree.scale(jnp.asarray(1 / self.dynamic_scale, jnp.float32), grads)
+
+    def apply_gradients(self, grads_and_vars: Any, **kwargs: Any) -> Any:
+        """One step along true gradients, given with their variables; those not finite are left out."""
+        pairs = list(grads_and_vars)
+        if all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs):
+            factor = jnp.asarray(self.dynamic_scale, jnp.float32)
+            grads = _scaled([grad for grad, _ in pairs], factor)
+            pairs = [(grad, variable) for grad, (_, variable) in zip(grads, pairs, strict=True)]
+        return super().apply_gradients(pairs, **kwargs)
+
+    def header(self) -> Iterator[Weight]:
+        return iter(())
+
+
+@jax.jit
+def _scaled(grads: list[Any], factor: Array) -> list[Any]:
+    """The gradients times a factor, in float32 at least, so that they do not overflow."""
+    return jax.tree.map(lambda g: g.astype(numerics.compute_dtype(g.dtype)) * factor.astype(_real(g)), grads)
+
+
+def _real(grad: Array) -> Any:
+    return numerics.real_dtype(numerics.compute_dtype(grad.dtype))

@@ -1,0 +1,186 @@
+"""Any gradtx or optax transformation as an optimizer of Keras."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+
+import jax
+import jax.core
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core import check, tree
+from gradtx.core.base import GradientTransformation, Transformation
+from gradtx.core.compose import Inner, chain
+from gradtx.core.hyperparams import Rate, is_schedule, kind_of
+from gradtx.core.spec import from_config, to_config
+from gradtx.fields import get_all_with_path, is_injected, replace
+from gradtx.keras.composite import Composite
+from gradtx.keras.modern import snake_case
+from gradtx.keras.optimizer import OptimizerState, Weight
+from gradtx.keras.table import Name
+from gradtx.wrappers.finite import DynamicLossScaleState, scale_loss
+from gradtx.wrappers.inject import _hyperparams, _with_hyperparams
+
+__all__ = ["TFOptimizer"]
+
+
+class TFOptimizer(Composite):
+    """Any gradtx or optax transformation as an optimizer of Keras.
+
+        TFOptimizer(gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(1e-3)))
+        TFOptimizer(optax.adam(1e-3))
+
+    It sees the parameters as a dict by their paths, `dense/kernel`; patterns and functions are the masks for that.
+
+    `learning_rate` can be read and assigned where a gradtx transformation has one of that name and no more, or where
+    it is injected (`inject_hyperparams`).
+
+    >>> import gradtx
+    >>> import jax.numpy as jnp
+    >>> opt = TFOptimizer(gradtx.sgd(0.5))
+    >>> opt.learning_rate = 0.25
+    >>> opt.apply([jnp.ones(2)], [jnp.zeros(2)])
+    [Array([-0.25, -0.25], dtype=float32)]
+    """
+
+    optimizer: Inner
+    "The transformation."
+    name: Name = None
+    "Its name in configs and in those of its weights."
+
+    _path: tuple[Any, ...] | None = None
+
+    def check_settings(self) -> None:
+        if self.name is None:
+            self.name = snake_case(type(self).__name__)
+        rates = {path: v for path, v in _hyperparams(self.optimizer).items() if path[-1] == "learning_rate"}
+        if len(rates) == 1:
+            ((self._path, rate),) = rates.items()
+            self._rate = float(rate) if isinstance(rate, jax.Array) else rate
+
+    @property
+    def transformation(self) -> Transformation:
+        """The transformation, with the present learning rate."""
+        return self.optimizer
+
+    def compose(self, learning_rate: Any) -> Transformation:
+        tx = self.optimizer
+        if not isinstance(tx, GradientTransformation):
+            return chain(tx)  # which is a value, and may be an argument of a compiled program
+        if self._path is None:
+            return tx
+        return _with_hyperparams(lambda path, value: learning_rate if path == self._path else value, tx)
+
+    def _transformation_with_live_rate(self) -> Transformation:
+        if self._path is not None:
+            return super()._transformation_with_live_rate()
+        if self._live is None:
+            self._live = None, self.compose(None)
+        return self._live[1]
+
+    @classmethod
+    def scaled_loss(cls, inner_state: Any, loss: Any) -> Any:
+        has_scale = tree.find(inner_state, lambda node: isinstance(node, DynamicLossScaleState))
+        return scale_loss(inner_state, loss) if has_scale else loss
+
+    # The learning rate: in the transformation, or in its state.
+
+    @property
+    def learning_rate(self) -> Any:
+        """The learning rate, if there is exactly one. It can be assigned."""
+        if self._path is not None:
+            rate = self._rate_in_use()
+            return float(rate(self.iterations)) if is_schedule(rate) else rate
+        return float(self._injected("read")[1])
+
+    def _set_rate(self, value: Any) -> None:
+        if self._path is not None:
+            super()._set_rate(value)
+            object.__setattr__(self, "optimizer", self.compose(self._rate_in_use()))
+            return
+        path, old = self._injected("set")
+        rate = jnp.asarray(self.convert("learning_rate", kind_of(Rate), value), old.dtype)
+        state = self._required_state("learning_rate = ...")
+        inner_state = replace(state.inner_state, lambda own, _: own == path, learning_rate=rate)
+        self._keep(state._replace(inner_state=inner_state))
+
+    def _rate_in_use(self) -> Any:
+        return super()._rate_in_use() if self._path is not None else None
+
+    def _rate_array(self) -> Any:
+        rate = self._rate_in_use() if self._path is not None else 0.0  # it is not among the weights
+        return jnp.asarray(0.0 if is_schedule(rate) else rate, jnp.float32)
+
+    def _take_rate(self, rate: Any) -> None:
+        return None
+
+    def _injected(self, verb: str) -> tuple[Any, Any]:
+        """Path and value of the learning rate in the state."""
+        inner_state = self._required_state("learning_rate").inner_state if self.built else ()
+        found = [item for item in get_all_with_path(inner_state, "learning_rate") if is_injected(item[0])]
+        if len(found) != 1:
+            raise AttributeError(
+                f"{type(self).__name__}: {self.optimizer!r} has no single learning_rate to {verb}: "
+                "inject it, inject_hyperparams(...), and build(params) first"
+            )
+        return found[0]
+
+    # Weights: the counter, and whatever is in the state.
+
+    def header(self) -> Iterator[Weight]:
+        yield Weight(f"{self.name}/iteration", "iterations")
+
+    def slot_weights(self) -> Iterator[Weight]:
+        leaves = jax.tree_util.tree_leaves_with_path(self._required_state("its weights").inner_state)
+        for i, (path, _) in enumerate(leaves):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            yield Weight(f"{self.name}/{name}", _LEAF, str(i))
+
+    def _value_of(self, weight: Weight, state: OptimizerState, rate: Any) -> Any:
+        if weight.field != _LEAF:
+            return super()._value_of(weight, state, rate)
+        return _as_numbers(jax.tree.leaves(state.inner_state)[int(weight.variable or 0)])
+
+    def _state_of(self, named: Mapping[Weight, Any]) -> tuple[OptimizerState, Any]:
+        state = self._required_state("its weights")
+        leaves, treedef = jax.tree.flatten(state.inner_state)
+        steps = state.iterations
+        for weight, value in named.items():
+            if weight.field == _LEAF:
+                i = int(weight.variable or 0)
+                leaves[i] = _as_leaf(jnp.asarray(value), leaves[i])
+            else:
+                steps = jnp.asarray(value).astype(jnp.int32)
+        return OptimizerState(steps, treedef.unflatten(leaves)), None
+
+    # Configs.
+
+    def get_config(self) -> dict[str, Any]:
+        if not isinstance(self.optimizer, GradientTransformation):
+            raise ValueError(
+                f"{type(self).__name__}: {check.describe(self.optimizer)} is made of functions, which have no config: "
+                "use the transformation of that name of gradtx, or save the weights only"
+            )
+        return {"name": self.name, "optimizer": to_config(self.transformation)}  # pyright: ignore[reportArgumentType]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
+        tx = config.get("optimizer")
+        return cls(**{**config, "optimizer": from_config(tx) if isinstance(tx, Mapping) else tx})
+
+
+_LEAF = "leaf of the state"
+
+
+def _as_numbers(leaf: Any) -> Any:
+    """A leaf of a state as weights may be: keys by their data, truth values as 0 and 1."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.key_data(leaf)
+    return leaf.astype(jnp.uint8) if leaf.dtype == jnp.bool_ else leaf
+
+
+def _as_leaf(value: Array, like: Any) -> Any:
+    """The opposite."""
+    if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(value, impl=jax.random.key_impl(like))
+    return value.astype(like.dtype)
