@@ -67,7 +67,9 @@ def entry(name: str, item: Any) -> str:
 
 def is_declared(cls: type) -> bool:
     """Whether the constructor follows from the class's fields."""
-    return (issubclass(cls, Table) and bool(cls.fields())) or (issubclass(cls, Spec) and "__dataclass_fields__" in vars(cls))
+    return (issubclass(cls, Table) and bool(cls.fields())) or (
+        issubclass(cls, Spec) and "__dataclass_fields__" in vars(cls)
+    )
 
 
 def signature(name: str, item: Any) -> str:

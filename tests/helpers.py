@@ -299,5 +299,5 @@ def compilations() -> Iterator[list[int]]:
     result.append(listener.count - before)
 
 
-NAMES = {**vars(gradtx), **vars(gradtx.keras.transforms), **vars(gradtx.keras.schedules), **globals(), "jnp": jnp}
+NAMES = {**vars(gradtx.keras), **vars(gradtx.keras.schedules), **vars(gradtx), **globals(), "jnp": jnp}
 "What the reprs of all these are written in."

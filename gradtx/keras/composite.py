@@ -12,63 +12,21 @@ import numpy as np
 from jax import Array
 
 from gradtx.core import check
-from gradtx.core.base import Transformation, with_own_buffers
-from gradtx.keras.optimizer import Facade, OptimizerState, Weight
+from gradtx.core.base import Transformation
+from gradtx.keras.optimizer import Facade, OptimizerState, Program, Weight
 from gradtx.keras.registry import Identifiers
 
-__all__ = ["Composite", "Held", "HeldKind", "Holder", "known", "no_counter", "no_rate", "rate_array"]
+__all__ = ["Held", "HeldKind", "Holder", "known", "no_counter", "no_rate"]
 
 
-class Composite(Facade, abstract=True):
-    """Base of optimizers that may have more or fewer than one learning rate."""
-
-    def _rate_array(self) -> Any:
-        """What stands for the learning rate beside a state: a number, or several."""
-        return jnp.asarray(self.learning_rate, jnp.float32)
-
-    def _take_rate(self, rate: Any) -> None:
-        """Go on with the learning rate that was among weights, if it is another one."""
-        if rate is not None and np.float32(rate) != np.float32(self.learning_rate):
-            self._set_rate(float(rate))
-
-    def get_weights(self) -> list[np.ndarray[Any, Any]]:
-        state, rate = self._required_state("get_weights"), self._rate_array()
-        return [np.asarray(self._value_of(weight, state, rate), weight.dtype).copy() for weight in self.weight_list()]
-
-    def set_weights(self, weights: Sequence[Any]) -> None:
-        self._required_state("set_weights")
-        state, rate = self._state_of(self._named([np.array(w) for w in weights]))
-        self._keep(with_own_buffers(state, ()))
-        self._take_rate(rate)
-
-    @property
-    def variables(self) -> list[Array]:
-        state, rate = self._required_state("variables"), self._rate_array()
-        return [jnp.array(self._value_of(weight, state, rate)) for weight in self.weight_list()]
-
-    @property
-    def weights(self) -> list[Array]:
-        """The weights as arrays, by their older name."""
-        return self.variables
-
-    def save_own_variables(self, store: Any) -> None:
-        """Write the weights into a mapping, as Keras does into its files."""
-        for i, weight in enumerate(self.get_weights()):
-            store[str(i)] = weight
-
-    def load_own_variables(self, store: Mapping[str, Any]) -> None:
-        """Read the weights from a mapping that `save_own_variables` filled."""
-        self.set_weights([np.asarray(store[str(i)]) for i in range(len(store.keys()))])
-
-
-class Origin(NamedTuple):
+class _Origin(NamedTuple):
     """Which of the optimizers held has a weight, and what the weight is to that one."""
 
     index: int
     weight: Weight
 
 
-class Holder(Composite, abstract=True):
+class Holder(Facade, abstract=True):
     """Base of optimizers whose states and learning rates are those of the optimizers that they hold.
 
     `_own` is what it remembers beside them. The state for the compiled program is put together before a step, and
@@ -112,6 +70,11 @@ class Holder(Composite, abstract=True):
         for index, opt in enumerate(self.optimizers):
             opt._keep(self._part(state, index))
 
+    def _compiled(self, program: Program) -> Program:
+        for opt in self.optimizers:
+            program = opt._compiled(program)
+        return program
+
     # Weights: those of the optimizers held, behind its own.
 
     def slot_weights(self) -> Iterator[Weight]:
@@ -119,7 +82,7 @@ class Holder(Composite, abstract=True):
             for weight in opt.weight_list():
                 if weight.variable is not None and not opt._built:
                     continue  # one without variables has nothing for each of them
-                origin: Any = Origin(index, weight)
+                origin: Any = _Origin(index, weight)
                 yield weight._replace(name=self._name_of(index, weight), field="", factor=1.0, derived=origin)
 
     def _name_of(self, index: int, weight: Weight) -> str:
@@ -127,7 +90,7 @@ class Holder(Composite, abstract=True):
         return weight.name
 
     def _value_of(self, weight: Weight, state: OptimizerState, rate: Any) -> Any:
-        if not isinstance(weight.derived, Origin):
+        if not isinstance(weight.derived, _Origin):
             return super()._value_of(weight, state, rate)
         index, own = weight.derived
         opt = self.optimizers[index]
@@ -139,7 +102,7 @@ class Holder(Composite, abstract=True):
         """State and learning rate of each optimizer held that has these weights."""
         held: list[dict[Weight, Any]] = [{} for _ in self.optimizers]
         for weight, value in named.items():
-            if isinstance(weight.derived, Origin):
+            if isinstance(weight.derived, _Origin):
                 held[weight.derived.index][weight.derived.weight] = value
         for opt, own in zip(self.optimizers, held, strict=True):
             if not opt._built:  # what it would have for each variable is left out above
@@ -192,10 +155,6 @@ class HeldKind:
 
 Held = Annotated[Any, HeldKind()]
 "An optimizer that another one holds."
-
-
-def rate_array(opt: Facade) -> Any:
-    return opt._rate_array() if isinstance(opt, Composite) else jnp.asarray(opt.learning_rate, jnp.float32)
 
 
 def no_counter(state: Any, variable: str) -> Array:

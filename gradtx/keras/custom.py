@@ -10,12 +10,13 @@ from jax import Array
 from gradtx.core import numerics
 from gradtx.core.base import GradientTransformation, Transformation
 from gradtx.core.hyperparams import NonNegativeInt, Rate
+from gradtx.core.masks import is_hidden
 from gradtx.core.tree import Tree
 from gradtx.fields import get
 from gradtx.keras.optimizer import Facade, OptimizerState, Program, Weight, unique
 from gradtx.keras.variable import Variable, Variables
 
-__all__ = ["Derivable", "VariableWiseState", "variable_wise"]
+__all__ = ["VariableWiseState", "variable_wise"]
 
 
 class VariableWiseState(NamedTuple):
@@ -43,14 +44,14 @@ class variable_wise(GradientTransformation, name="keras.variable_wise"):
         return VariableWiseState(numerics.counter(), {v.name: jnp.asarray(v.value) for v in self.owner.slot_variables})
 
     def update_fn(self, updates: Tree, state: VariableWiseState, params: Tree) -> tuple[Tree, VariableWiseState]:
-        variables = {name: Variable(param, name) for name, param in params.items()}
+        variables = {name: Variable(param, name) for name, param in params.items() if not is_hidden(param)}
         with self.owner.living_in(state.count, state.slots) as slots:
             for name, variable in variables.items():
                 rate = jnp.asarray(self.learning_rate).astype(numerics.real_dtype(variable.dtype))
                 self.owner.update_step(updates[name], variable, rate)
             moved = {name: slot.value for name, slot in slots.items()}
         changes = {name: variable.value - params[name] for name, variable in variables.items()}
-        return changes, VariableWiseState(numerics.increment(state.count), moved)
+        return {**params, **changes}, VariableWiseState(numerics.increment(state.count), moved)
 
 
 class Derivable(Facade, abstract=True):

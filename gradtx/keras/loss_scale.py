@@ -1,5 +1,6 @@
 """Optimizers with a loss scale, which keeps the gradients of float16 from vanishing: Keras 3's and tf.keras's."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -14,7 +15,7 @@ from gradtx.core.base import EmptyState, Transformation, update_inner
 from gradtx.core.compose import Container, Inner, chain
 from gradtx.core.hyperparams import Flag, Positive, PositiveInt
 from gradtx.core.tree import Tree
-from gradtx.keras.composite import Composite, Held, Holder, no_counter, no_rate, rate_array
+from gradtx.keras.composite import Held, Holder, no_counter, no_rate
 from gradtx.keras.modern import snake_case
 from gradtx.keras.optimizer import Facade, OptimizerState, Weight
 from gradtx.keras.table import Name
@@ -23,7 +24,7 @@ from gradtx.transforms.scaling import scale
 from gradtx.wrappers.common import choose
 from gradtx.wrappers.finite import DynamicLossScaleState, dynamic_loss_scale, scale_loss
 
-__all__ = ["LossScaleOptimizer", "TfKerasLossScaleOptimizer", "count_skipped"]
+__all__ = ["LossScaleOptimizer", "count_skipped"]
 
 
 class count_skipped(Container, name="keras.count_skipped"):
@@ -145,13 +146,10 @@ class _LossScale(Holder, abstract=True):
         return self.inner_optimizer._rate_in_use()
 
     def _rate_array(self) -> Any:
-        return rate_array(self.inner_optimizer)
+        return self.inner_optimizer._rate_array()
 
     def _take_rate(self, rate: Any) -> None:
-        if isinstance(self.inner_optimizer, Composite):
-            self.inner_optimizer._take_rate(rate)
-        else:
-            super()._take_rate(rate)
+        self.inner_optimizer._take_rate(rate)
 
     # The state: that of the scale, around that of the inner optimizer.
 
@@ -159,7 +157,7 @@ class _LossScale(Holder, abstract=True):
         """Create the state for these parameters. One that the inner optimizer has already is kept, the first time."""
         inner = self.inner_optimizer
         if self._own is not None or not inner.built:
-            inner.build(variables)
+            inner._build_with(variables)
         else:
             inner._recognised(Variables.of(variables), variables)
         self._built, self._assignable, self._live = inner._built, inner._assignable, None
@@ -194,7 +192,18 @@ class _LossScale(Holder, abstract=True):
     def _state_of(self, named: Mapping[Weight, Any]) -> tuple[OptimizerState, Any]:
         self._required_state("its weights")
         ((inner, rate),) = self._states_of(named)
-        return self._joined(self._own, [inner]), rate
+        return self._joined(self._own_of(named), [inner]), rate
+
+    def _own_of(self, named: Mapping[Weight, Any]) -> Any:
+        """Its own state that has these weights."""
+        given = {weight.field: value for weight, value in named.items() if weight.field}
+        if lost := [weight.name for weight in self.weight_list() if weight.field and weight.field not in given]:
+            warnings.warn(f"{type(self).__name__}: {', '.join(lost)} was not saved; it stays as it is", stacklevel=5)
+        factor = given.get("loss_scale", 1.0)
+        if not isinstance(factor, jax.core.Tracer) and not (np.isfinite(factor) and factor > 0):
+            raise ValueError(f"{type(self).__name__}: the loss scale must be positive, got {float(factor):g}")
+        fresh = {field: jnp.asarray(value, getattr(self._own, field).dtype) for field, value in given.items()}
+        return self._own._replace(**fresh) if fresh else self._own
 
     def finalize_variable_values(self, var_list: Tree) -> Any:
         """Write the inner optimizer's running mean over the variables, where it keeps one."""
@@ -290,17 +299,6 @@ class LossScaleOptimizer(_LossScale):
         yield Weight(f"{self.name}/step_counter", "growth_count")
         yield Weight(f"{self.name}/dynamic_scale", "loss_scale")
 
-    def _state_of(self, named: Mapping[Weight, Any]) -> tuple[OptimizerState, Any]:
-        state, rate = super()._state_of(named)
-        own = {weight.field: value for weight, value in named.items() if weight.field}
-        factor = own["loss_scale"]
-        if not isinstance(factor, jax.core.Tracer) and not (np.isfinite(factor) and factor > 0):
-            raise ValueError(f"{type(self).__name__}: the weight dynamic_scale must be positive, got {float(factor):g}")
-        inner_state = state.inner_state._replace(
-            loss_scale=jnp.asarray(factor, jnp.float32), growth_count=jnp.asarray(own["growth_count"], jnp.int32)
-        )
-        return state._replace(inner_state=inner_state), rate
-
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
         fields = cls.fields()
@@ -308,7 +306,7 @@ class LossScaleOptimizer(_LossScale):
         return super().from_config({n: value for n, value in config.items() if n not in idle}, custom_objects)
 
 
-class TfKerasLossScaleOptimizer(_LossScale):
+class TfKerasLossScaleOptimizer(_LossScale, abstract=True):
     """tf.keras's optimizer with a loss scale S: dynamic, or fixed at `initial_scale`.
 
         scaled = jax.grad(lambda params: opt.get_scaled_loss(loss(params)))(params)
@@ -411,6 +409,11 @@ class TfKerasLossScaleOptimizer(_LossScale):
 
     def header(self) -> Iterator[Weight]:
         return iter(())
+
+    def footer(self) -> Iterator[Weight]:
+        if self.dynamic:
+            yield Weight("current_loss_scale", "loss_scale", forgotten=True)
+            yield Weight("good_steps", "growth_count", forgotten=True)
 
 
 @jax.jit

@@ -1,10 +1,8 @@
 """What the optimizers of Keras 3 and of tf.keras since 2.11 have in common."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
-
-import numpy as np
 
 from gradtx.core.base import Transformation
 from gradtx.core.compose import chain
@@ -108,15 +106,6 @@ class Modern(Derivable, abstract=True):
         """Those of the running mean."""
         for variable in self._built or () if self.use_ema else ():
             yield Weight(self.slot_name("average", variable), "average", variable)
-
-    def save_own_variables(self, store: Any) -> None:
-        """Write the weights into a mapping, as Keras does into its files."""
-        for i, weight in enumerate(self.get_weights()):
-            store[str(i)] = weight
-
-    def load_own_variables(self, store: Mapping[str, Any]) -> None:
-        """Read the weights from a mapping that `save_own_variables` filled."""
-        self.set_weights([np.asarray(store[str(i)]) for i in range(len(store.keys()))])
 
 
 def factored(state: OptimizerState, variable: str) -> Any:

@@ -16,7 +16,7 @@ from gradtx.core.compose import Container, identity
 from gradtx.core.hyperparams import Positive, is_schedule
 from gradtx.core.masks import MaskedNode, is_hidden, leaf_names, visible_only
 from gradtx.core.tree import Tree
-from gradtx.keras.composite import HeldKind, Holder, known, no_rate, rate_array
+from gradtx.keras.composite import HeldKind, Holder, known, no_rate
 from gradtx.keras.modern import snake_case
 from gradtx.keras.optimizer import Facade, OptimizerState, Weight, handed_back, unique
 from gradtx.keras.registry import Identifiers
@@ -310,7 +310,7 @@ class MultiOptimizer(Holder):
         return [opt._rate_in_use() for opt in self._chosen]
 
     def _rate_array(self) -> Any:
-        return jnp.stack([jnp.asarray(rate_array(opt), jnp.float32) for opt in self._chosen])
+        return jnp.stack([jnp.asarray(opt._rate_array(), jnp.float32) for opt in self._chosen])
 
     def _rate_part(self, rate: Any, index: int) -> Any:
         return rate[index] if np.ndim(rate) else rate
@@ -378,9 +378,9 @@ class MultiOptimizer(Holder):
         return state.iterations
 
     def _keep(self, state: OptimizerState) -> None:
-        super()._keep(state)
-        for opt in self._chosen:
-            part = opt._required_state("its state")
+        self._own = self._own_part(state)
+        for index, opt in enumerate(self._chosen):
+            part = self._part(state, index)
             opt._keep(part._replace(inner_state=_shown(part.inner_state, list(self._built or ()))))
 
     def _counted(self, inner_state: Any, steps: Any) -> Any:
@@ -405,7 +405,9 @@ class MultiOptimizer(Holder):
         self._required_state("its weights")
         found = self._states_of(named)
         own = next(value for weight, value in named.items() if weight.field == "iterations")
-        rates = [rate_array(opt) if rate is None else rate for opt, (_, rate) in zip(self._chosen, found, strict=True)]
+        rates = [
+            opt._rate_array() if rate is None else rate for opt, (_, rate) in zip(self._chosen, found, strict=True)
+        ]
         state = self._joined(jnp.asarray(own).astype(jnp.int32), [state for state, _ in found])
         return state, jnp.stack([jnp.asarray(rate, jnp.float32) for rate in rates])
 

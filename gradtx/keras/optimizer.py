@@ -10,7 +10,7 @@ import functools
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.core
@@ -28,7 +28,7 @@ from gradtx.keras import schedules
 from gradtx.keras.files import SavedOptimizer, read_optimizer, write_optimizer
 from gradtx.keras.table import Table
 from gradtx.keras.transforms import set_counters
-from gradtx.keras.variable import Variables, is_variable
+from gradtx.keras.variable import Variables, array, is_variable
 
 __all__ = ["Facade", "OptimizerState", "Program", "Weight", "handed_back", "takes_nothing", "unique"]
 
@@ -72,6 +72,8 @@ class Facade(Table, abstract=True):
     """
     generation: ClassVar[str] = ""
     "What files call its generation."
+    legacy_format: ClassVar[bool] = True
+    "Whether configs say `{class_name, config}` of what is inside, as before Keras 3."
 
     _rate: Any = None
     _state: OptimizerState | None = None
@@ -109,7 +111,7 @@ class Facade(Table, abstract=True):
     # Its settings.
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("lr", "learning_rate"):
+        if name in _RATES:
             self._set_rate(value)
         elif name in self.fields() or name.startswith("_") or _is_property(type(self), name) or self._is_free:
             super().__setattr__(name, value)
@@ -140,12 +142,34 @@ class Facade(Table, abstract=True):
         """The learning rate, by its old name."""
         return self.learning_rate
 
-    def rate_config(self) -> Any:
-        """The learning rate as plain data."""
-        return schedules.serialize(self._rate) if is_schedule(self._rate) else self._rate
+    def _rate_array(self) -> Any:
+        """What stands for the learning rate beside a state: a number, or several."""
+        return jnp.asarray(self.learning_rate, jnp.float32)
+
+    def _take_rate(self, rate: Any) -> None:
+        """Go on with the learning rate that was among weights; 0.1 stays 0.1, and does not become its float32."""
+        if rate is not None and np.float32(rate) != np.float32(self.learning_rate):
+            self._set_rate(float(rate))
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        for name in _RATES & config.keys():
+            if is_schedule(config[name]):
+                config[name] = schedules.serialize(config[name], use_legacy_format=self.legacy_format)
+        return config
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
+        """The optimizer of a config, which may hold that of a schedule; `custom_objects` are your own by name."""
+        rates = {
+            name: schedules.deserialize(config[name], custom_objects)
+            for name in _RATES & config.keys()
+            if isinstance(config[name], Mapping)
+        }
+        return super().from_config({**config, **rates}, custom_objects)
 
     def settings(self) -> dict[str, Any]:
-        return {name: self._rate if name in ("lr", "learning_rate") else getattr(self, name) for name in self.fields()}
+        return {name: self._rate if name in _RATES else getattr(self, name) for name in self.fields()}
 
     @property
     def iterations(self) -> int:
@@ -402,10 +426,7 @@ class Facade(Table, abstract=True):
                     f"{where}: the gradient of {name} must have its shape {check.describe(params[name])}, "
                     f"got {check.describe(grad)}"
                 )
-        return {
-            name: None if grad is None else jnp.asarray(grad.value if is_variable(grad) else grad)
-            for name, grad in given.items()
-        }
+        return {name: None if grad is None else array(grad) for name, grad in given.items()}
 
     def _refuse_tracers(self, *trees: Tree) -> None:
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees)):
@@ -452,7 +473,7 @@ class Facade(Table, abstract=True):
 
     def get_weights(self) -> list[np.ndarray[Any, Any]]:
         """Everything it remembers, as NumPy arrays in the order of the generation."""
-        state, rate = self._required_state("get_weights"), jnp.asarray(self.learning_rate, jnp.float32)
+        state, rate = self._required_state("get_weights"), self._rate_array()
         return [np.asarray(self._value_of(weight, state, rate), weight.dtype).copy() for weight in self.weight_list()]
 
     def set_weights(self, weights: Sequence[Any]) -> None:
@@ -467,15 +488,12 @@ class Facade(Table, abstract=True):
         self._required_state("set_weights")
         state, rate = self._state_of(self._named([np.array(w) for w in weights]))
         self._keep(with_own_buffers(state, ()))
-        if rate is not None and np.float32(rate) != np.float32(
-            self.learning_rate
-        ):  # which 0.1 is not, to the last digit
-            self._set_rate(float(rate))
+        self._take_rate(rate)
 
     @property
     def variables(self) -> list[Array]:
         """The weights as arrays, as `stateless_apply` takes them."""
-        state, rate = self._required_state("variables"), jnp.asarray(self.learning_rate, jnp.float32)
+        state, rate = self._required_state("variables"), self._rate_array()
         return [jnp.array(self._value_of(weight, state, rate)) for weight in self.weight_list()]
 
     def _value_of(self, weight: Weight, state: OptimizerState, rate: Any) -> Any:
@@ -548,6 +566,15 @@ class Facade(Table, abstract=True):
         """Weights that were not saved, as far as they follow from those that were."""
         return {}
 
+    def save_own_variables(self, store: Any) -> None:
+        """Write the weights into a mapping, as Keras does into its files."""
+        for i, weight in enumerate(self.get_weights()):
+            store[str(i)] = weight
+
+    def load_own_variables(self, store: Mapping[str, Any]) -> None:
+        """Read the weights from a mapping that `save_own_variables` filled."""
+        self.set_weights([np.asarray(store[str(i)]) for i in range(len(store.keys()))])
+
     def save_weights(self, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
         """Write everything it remembers into an HDF5 file, in the layout of the generation: all of it, or nothing.
 
@@ -555,7 +582,8 @@ class Facade(Table, abstract=True):
             FileExistsError: the file is there, and `overwrite` is false.
         """
         weights, names = tuple(self.get_weights()), tuple(weight.name for weight in self.weight_list())
-        saved = SavedOptimizer(self.generation, type(self).__name__, self.get_config(), names, weights)
+        config = {} if str(filepath).endswith(".weights.h5") else self.get_config()  # which has no place for it
+        saved = SavedOptimizer(self.generation, type(self).__name__, config, names, weights)
         write_optimizer(filepath, saved, overwrite=overwrite)
 
     def load_weights(self, filepath: str | os.PathLike[str], params: Tree = None) -> None:
@@ -583,6 +611,7 @@ class Facade(Table, abstract=True):
 
 
 _RATE = kind_of(Rate)
+_RATES = {"lr", "learning_rate"}
 
 
 def takes_nothing(rate: Any) -> bool:

@@ -28,10 +28,14 @@ from gradtx.core.hyperparams import (
 )
 from gradtx.core.masks import PatternKind
 from gradtx.fields import replace
-from gradtx.keras import formulas
+from gradtx.keras import formulas, schedules
+from gradtx.keras.loss_scale import LossScaleOptimizer
 from gradtx.keras.modern import Modern, factored, snake_case
+from gradtx.keras.multi import MultiOptimizer, OptimizerMap
 from gradtx.keras.optimizer import Weight
+from gradtx.keras.registry import Identifiers
 from gradtx.keras.table import Name
+from gradtx.keras.tf_optimizer import TFOptimizer
 from gradtx.keras.transforms import matrices_for_muon, schedule_of_microsteps, stages, with_decay
 from gradtx.optimizers.adam import adam
 from gradtx.optimizers.ftrl import NonPositive
@@ -51,11 +55,19 @@ __all__ = [
     "Ftrl",
     "Lamb",
     "Lion",
+    "LossScaleOptimizer",
+    "MultiOptimizer",
     "Muon",
     "Nadam",
     "Optimizer",
+    "OptimizerMap",
     "RMSprop",
     "ScheduleFreeAdamW",
+    "TFOptimizer",
+    "deserialize",
+    "get",
+    "schedules",
+    "serialize",
 ]
 
 
@@ -95,6 +107,7 @@ class Optimizer(Modern, abstract=True):
     """
 
     generation = "keras3"
+    legacy_format = False
     unknown_argument = ValueError
     quiet: ClassVar[frozenset[str]] = frozenset({"decay"})
 
@@ -451,3 +464,30 @@ class ScheduleFreeAdamW(Optimizer):
     def _counted(self, inner_state: Any, steps: Any) -> Any:
         updates = jnp.asarray(steps // self.window, jnp.float32)  # every step weighs 1
         return replace(super()._counted(inner_state, steps), weight_sum=updates)
+
+
+_identifiers = Identifiers(
+    "Keras 3",
+    [
+        SGD,
+        RMSprop,
+        Adagrad,
+        Adadelta,
+        Adam,
+        AdamW,
+        Adamax,
+        Nadam,
+        Adafactor,
+        Ftrl,
+        Lion,
+        Lamb,
+        Muon,
+        ScheduleFreeAdamW,
+        LossScaleOptimizer,
+        MultiOptimizer,
+        OptimizerMap,
+        TFOptimizer,
+    ],
+    module="keras.optimizers",
+)
+get, serialize, deserialize = _identifiers.get, _identifiers.serialize, _identifiers.deserialize

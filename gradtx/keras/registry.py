@@ -6,11 +6,9 @@ from typing import Any
 
 from gradtx.core.base import Transformation
 from gradtx.core.check import describe
-from gradtx.core.hyperparams import is_schedule
-from gradtx.keras import schedules
 from gradtx.keras.optimizer import Facade
 
-__all__ = ["Identifiers", "arguments_of"]
+__all__ = ["Identifiers"]
 
 _KEYS = {"class_name", "config", "module", "registered_name", "build_config", "compile_config", "shared_object_id"}
 "What Keras writes about an object; only the first two say what it is."
@@ -75,9 +73,6 @@ class Identifiers:
         if not hasattr(optimizer, "get_config") or isinstance(optimizer, type):
             raise TypeError(f"serialize: expected an optimizer, got {describe(optimizer)}")
         name, config = cls.__name__, dict(optimizer.get_config())
-        for key in _RATES & config.keys():
-            if is_schedule(config[key]):
-                config[key] = schedules.serialize(config[key], use_legacy_format=self.module is None)
         is_built_in = cls is self.classes.get(name)
         if not is_built_in and cls.__module__.startswith("gradtx."):
             raise ValueError(
@@ -109,9 +104,8 @@ class Identifiers:
         cls = self._found("deserialize", name, config.get("registered_name") or name, custom_objects)
         if cls not in self.classes.values():
             return cls.from_config(dict(settings))
-        own = arguments_of(settings, custom_objects)
         fields = cls.fields() if hasattr(cls, "fields") else ()
-        own = {key: value for key, value in own.items() if key not in self.ignored or key in fields}
+        own = {key: value for key, value in settings.items() if key not in self.ignored or key in fields}
         return cls.from_config(own, custom_objects)
 
     def _found(self, where: str, name: str, registered: str, custom_objects: Mapping[str, Any]) -> Any:
@@ -135,19 +129,6 @@ class Identifiers:
         return ", ".join(sorted(self.classes))
 
 
-_RATES = {"lr", "learning_rate"}
-
-
 def _plain(name: str) -> str:
     """A name without what people spell differently."""
     return name.lower().replace("_", "")
-
-
-def arguments_of(config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The settings in a config, with a schedule in the place of its own config."""
-    read = {
-        key: schedules.deserialize(config[key], custom_objects)
-        for key in _RATES & config.keys()
-        if isinstance(config[key], Mapping)
-    }
-    return {**config, **read}

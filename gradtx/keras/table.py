@@ -162,13 +162,13 @@ class Table:
 
     def __repr__(self) -> str:
         fields = self.fields().items()
-        shown = [f"{name}={getattr(self, name)!r}" for name, field in fields if self._is_told(name, field)]
+        values = self.settings()
+        shown = [f"{name}={values[name]!r}" for name, field in fields if self._is_told(name, field, values[name])]
         return f"{type(self).__name__}({', '.join(shown)})"
 
-    def _is_told(self, name: str, field: Field) -> bool:
+    def _is_told(self, name: str, field: Field, value: Any) -> bool:
         if field.default is inspect.Parameter.empty:
             return True
-        value = getattr(self, name)
         return value is not field.default and value != self.convert(name, field.kind, field.default)
 
 

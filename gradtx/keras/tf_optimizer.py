@@ -14,9 +14,8 @@ from gradtx.core.compose import Inner, chain
 from gradtx.core.hyperparams import Rate, is_schedule, kind_of
 from gradtx.core.spec import from_config, to_config
 from gradtx.fields import get_all_with_path, is_injected, replace
-from gradtx.keras.composite import Composite
 from gradtx.keras.modern import snake_case
-from gradtx.keras.optimizer import OptimizerState, Weight
+from gradtx.keras.optimizer import Facade, OptimizerState, Weight
 from gradtx.keras.table import Name
 from gradtx.wrappers.finite import DynamicLossScaleState, scale_loss
 from gradtx.wrappers.inject import _hyperparams, _with_hyperparams
@@ -24,7 +23,7 @@ from gradtx.wrappers.inject import _hyperparams, _with_hyperparams
 __all__ = ["TFOptimizer"]
 
 
-class TFOptimizer(Composite):
+class TFOptimizer(Facade):
     """Any gradtx or optax transformation as an optimizer of Keras.
 
         TFOptimizer(gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(1e-3)))

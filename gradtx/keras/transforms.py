@@ -28,9 +28,6 @@ __all__ = [
     "matrices_for_muon",
     "schedule_of_microsteps",
     "schedule_with_decay",
-    "set_counters",
-    "stages",
-    "with_decay",
 ]
 
 

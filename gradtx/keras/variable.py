@@ -12,7 +12,7 @@ from gradtx.core.check import describe
 from gradtx.core.masks import leaf_names
 from gradtx.core.tree import Tree
 
-__all__ = ["Variable", "Variables", "is_variable"]
+__all__ = ["Variable"]
 
 
 class Variable:
@@ -98,7 +98,13 @@ for _name in ("lt", "le", "gt", "ge", "neg", "abs"):
 
 def is_variable(x: Any) -> bool:
     """Whether `x` holds an array that can be assigned: a Keras variable, or one of ours."""
-    return hasattr(x, "assign") and hasattr(x, "value")
+    return not isinstance(x, jax.Array) and hasattr(x, "assign") and hasattr(x, "value")
+
+
+def array(x: Any) -> Any:
+    """The array that a variable holds, or that a number makes."""
+    x = x.value if is_variable(x) else x
+    return x if isinstance(x, jax.Array) else jnp.asarray(x)  # asarray takes its time for nothing
 
 
 class Variables(NamedTuple):
@@ -122,7 +128,7 @@ class Variables(NamedTuple):
     @property
     def values(self) -> list[Any]:
         """Their arrays."""
-        return [jnp.asarray(leaf.value) if is_variable(leaf) else jnp.asarray(leaf) for leaf in self.leaves]
+        return list(map(array, self.leaves))
 
     @property
     def are_assignable(self) -> bool:

@@ -282,6 +282,30 @@ def test_weights_are_copies(generation, name):
 
 
 @every_class
+def test_weights_that_were_given_are_not_changed(generation, name):
+    """The state is donated; what it was made of belongs to others."""
+    opt, start = running(generation, name)
+    given = opt.get_weights()
+    before = [weight.copy() for weight in given]
+    opt.set_weights(given)
+    opt.apply(numbers(4), start)
+    same(given, before)
+
+
+@pytest.mark.parametrize("cls", [keras2.Adam, legacy.Adam, natural_bm.Adam, keras3.Adam], ids=lambda c: c.__module__)
+@pytest.mark.parametrize("steps_made", [2**40, 2**31])
+def test_counters_of_files_saturate(cls, steps_made):
+    """Those of older generations have 64 bits, or are floats."""
+    opt = cls()
+    start = steps(opt, params(), (1,))
+    weights = opt.get_weights()
+    weights[0] = np.asarray(steps_made, np.int64)
+    opt.set_weights(weights)
+    assert opt.iterations == 2**31 - 1
+    assert helpers.not_finite((steps(opt, start, (2,)), opt.state)) == []
+
+
+@every_class
 def test_iterations_can_be_set(generation, name):
     """To what they are: nothing changes. To another number: steps are counted from there."""
     opt, start = running(generation, name)

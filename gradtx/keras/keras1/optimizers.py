@@ -16,8 +16,23 @@ from gradtx.core.tree import Tree
 from gradtx.keras import formulas
 from gradtx.keras.classic import Classic
 from gradtx.keras.keras2 import optimizers as keras2
+from gradtx.keras.registry import Identifiers
+from gradtx.keras.tf_optimizer import TFOptimizer
 
-__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "Adamax", "Nadam", "Optimizer", "RMSprop"]
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "Adamax",
+    "Nadam",
+    "Optimizer",
+    "RMSprop",
+    "TFOptimizer",
+    "deserialize",
+    "get",
+    "serialize",
+]
 
 
 class Optimizer(Classic, abstract=True):
@@ -92,3 +107,6 @@ adadelta = Adadelta
 adam = Adam
 adamax = Adamax
 nadam = Nadam
+
+_identifiers = Identifiers("Keras 1", [Adadelta, Adagrad, Adam, Adamax, Nadam, RMSprop, SGD, TFOptimizer])
+get, serialize, deserialize = _identifiers.get, _identifiers.serialize, _identifiers.deserialize

@@ -1,7 +1,9 @@
 """The optimizers of Keras 2.0 to 2.2.
 
-from gradtx.keras.keras2 import optimizers        # for: from keras import optimizers
-from gradtx.keras.keras2.optimizers import Adam   # for: from keras.optimizers import Adam
+    from gradtx.keras.keras2 import optimizers        # for: from keras import optimizers
+    from gradtx.keras.keras2.optimizers import Adam   # for: from keras.optimizers import Adam
+
+In small letters they have aliases, as in Keras.
 """
 
 from collections.abc import Iterator
@@ -10,9 +12,24 @@ from gradtx.core.hyperparams import Decay, Flag, Fraction, NonNegative, Rate
 from gradtx.keras import formulas
 from gradtx.keras.classic import Classic, forgotten_iterations, unused_maxima
 from gradtx.keras.optimizer import Weight
+from gradtx.keras.registry import Identifiers
 from gradtx.keras.table import Epsilon
+from gradtx.keras.tf_optimizer import TFOptimizer
 
-__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "Adamax", "Nadam", "Optimizer", "RMSprop"]
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "Adamax",
+    "Nadam",
+    "Optimizer",
+    "RMSprop",
+    "TFOptimizer",
+    "deserialize",
+    "get",
+    "serialize",
+]
 
 
 class Optimizer(Classic, abstract=True):
@@ -153,3 +170,6 @@ adadelta = Adadelta
 adam = Adam
 adamax = Adamax
 nadam = Nadam
+
+_identifiers = Identifiers("Keras 2.2", [Adadelta, Adagrad, Adam, Adamax, Nadam, RMSprop, SGD, TFOptimizer])
+get, serialize, deserialize = _identifiers.get, _identifiers.serialize, _identifiers.deserialize

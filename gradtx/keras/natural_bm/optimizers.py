@@ -1,7 +1,9 @@
 """The optimizers of natural_bm: Keras 1's, with a momentum that rises and falls, and weights in HDF5.
 
-from gradtx.keras.natural_bm import optimizers       # for: from natural_bm import optimizers
-from gradtx.keras.natural_bm.optimizers import SGD   # for: from natural_bm.optimizers import SGD
+    from gradtx.keras.natural_bm import optimizers       # for: from natural_bm import optimizers
+    from gradtx.keras.natural_bm.optimizers import SGD   # for: from natural_bm.optimizers import SGD
+
+`load_weights`, which natural_bm never had, reads what `save_weights` wrote, and recovers what that left out.
 """
 
 from collections.abc import Callable, Iterator

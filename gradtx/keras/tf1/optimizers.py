@@ -1,6 +1,8 @@
 """Two optimizers of TensorFlow 1.15: `tf.train.AdadeltaOptimizer` and `tf.contrib.opt.AdamWOptimizer`.
 
-from gradtx.keras.tf1.optimizers import AdadeltaOptimizer, AdamWOptimizer
+    from gradtx.keras.tf1.optimizers import AdadeltaOptimizer, AdamWOptimizer
+
+Keras users wrapped them in `TFOptimizer`; here they are optimizers as they stand.
 """
 
 import math

@@ -16,8 +16,10 @@ from gradtx.core.tree import Tree
 from gradtx.keras import formulas, schedules
 from gradtx.keras import optimizers as keras3
 from gradtx.keras.classic import momentum_product
+from gradtx.keras.loss_scale import TfKerasLossScaleOptimizer
 from gradtx.keras.modern import factored
 from gradtx.keras.optimizer import Weight
+from gradtx.keras.registry import Identifiers
 from gradtx.keras.tf_keras_legacy import optimizers as legacy
 from gradtx.keras.variable import Variables
 
@@ -31,11 +33,15 @@ __all__ = [
     "Adamax",
     "Ftrl",
     "Lion",
+    "LossScaleOptimizer",
     "Nadam",
     "Optimizer",
     "RMSprop",
+    "deserialize",
+    "get",
     "legacy",
     "schedules",
+    "serialize",
 ]
 
 
@@ -154,3 +160,16 @@ class Lion(Optimizer, keras3.Lion):
     slots = ({"m": "mu"},)
 
     learning_rate: Rate = 0.0001
+
+
+class LossScaleOptimizer(TfKerasLossScaleOptimizer):
+    __doc__ = TfKerasLossScaleOptimizer.__doc__
+
+
+_identifiers = Identifiers(
+    "tf.keras",
+    [Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, Ftrl, Lion, LossScaleOptimizer, Nadam, RMSprop, SGD],
+    "keras.optimizers",
+    ("is_legacy_optimizer",),
+)
+get, serialize, deserialize = _identifiers.get, _identifiers.serialize, _identifiers.deserialize

@@ -1,7 +1,9 @@
-"""The optimizers of tf.keras 2.0 to 2.10, `tf.keras.optimizers.legacy` since.
+"""The optimizers of tf.keras 2.0 to 2.10.
 
-from gradtx.keras.tf_keras_legacy import optimizers        # for: from tensorflow.keras import optimizers
-from gradtx.keras.tf_keras_legacy.optimizers import Adam   # for: from tensorflow.keras.optimizers import Adam
+    from gradtx.keras.tf_keras_legacy import optimizers        # for: from tensorflow.keras import optimizers
+    from gradtx.keras.tf_keras_legacy.optimizers import Adam   # for: from tensorflow.keras.optimizers import Adam
+
+Since 2.11 they are called `tf.keras.optimizers.legacy`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -12,13 +14,29 @@ from gradtx.core.compose import chain
 from gradtx.core.hyperparams import Decay, Flag, Fraction, NonNegative, Positive, Rate
 from gradtx.core.tree import Tree
 from gradtx.keras import formulas
+from gradtx.keras.loss_scale import TfKerasLossScaleOptimizer
 from gradtx.keras.optimizer import Facade, Weight
+from gradtx.keras.registry import Identifiers
 from gradtx.keras.table import Epsilon, Name
 from gradtx.keras.transforms import stages, with_decay
 from gradtx.optimizers.ftrl import NonPositive
 from gradtx.transforms.clipping import clip, clip_by_global_norm, clip_by_norm
 
-__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "Adamax", "Ftrl", "Nadam", "Optimizer", "RMSprop"]
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "Adamax",
+    "Ftrl",
+    "LossScaleOptimizer",
+    "Nadam",
+    "Optimizer",
+    "RMSprop",
+    "deserialize",
+    "get",
+    "serialize",
+]
 
 
 class Optimizer(Facade, abstract=True):
@@ -237,3 +255,15 @@ class Ftrl(Optimizer):
     "The same by way of the gradient."
     beta: NonNegative = 0.0
     "Smooths the first steps."
+
+
+class LossScaleOptimizer(TfKerasLossScaleOptimizer):
+    __doc__ = TfKerasLossScaleOptimizer.__doc__
+
+
+_identifiers = Identifiers(
+    "tf.keras before 2.11",
+    [Adadelta, Adagrad, Adam, Adamax, Ftrl, LossScaleOptimizer, Nadam, RMSprop, SGD],
+    "keras.optimizers.legacy",
+)
+get, serialize, deserialize = _identifiers.get, _identifiers.serialize, _identifiers.deserialize
