@@ -625,7 +625,8 @@ def _base_of(facade: Keras3Optimizer, base: Mapping[str, Any]) -> dict[str, Any]
     """The arguments of Keras's own class: the facade's, but for those that were given anew."""
     defaults = inspect.signature(as_keras).parameters
     own = {name: getattr(facade, name) for name in facade.fields() if name in defaults and name not in _NOT_BASE}
-    return own | {name: value for name, value in base.items() if value != defaults[name].default}
+    own |= {name: value for name, value in base.items() if value != defaults[name].default}
+    return own | {"weight_decay": None} if facade.decays_itself else own
 
 
 _NOT_BASE = ("learning_rate", "name")

@@ -95,7 +95,11 @@ def forgotten_iterations(self: Classic) -> Iterator[Weight]:
 def unused_maxima(opt: Any) -> Iterator[Weight]:
     """One zero for each variable, which Keras 2's Adam has where it does not keep the largest v."""
     for variable in opt._built or () if not opt.amsgrad else ():
-        yield Weight(opt.slot_name("vhat", variable), "", variable, derived=lambda state, variable: jnp.zeros(1))
+        yield Weight(opt.slot_name("vhat", variable), "", variable, derived=_one_zero)
+
+
+def _one_zero(state: Any, variable: str) -> Array:
+    return jnp.zeros(1)
 
 
 def momentum_product(opt: Any, steps: int) -> Array:

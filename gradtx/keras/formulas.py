@@ -17,6 +17,8 @@ import gradtx.optimizers.nadam as _nadam
 import gradtx.optimizers.rmsprop as _rmsprop
 from gradtx.core.base import Transformation
 from gradtx.core.compose import chain
+from gradtx.core.hyperparams import is_schedule
+from gradtx.keras.transforms import schedule_with_warmup
 from gradtx.optimizers.adafactor import scale_by_factored_rms
 from gradtx.optimizers.muon import scale_by_muon, scale_by_shape
 from gradtx.optimizers.schedule_free import schedule_free_adamw as _schedule_free_adamw
@@ -165,4 +167,6 @@ def muon_step(self: Any, learning_rate: Any) -> Transformation:
 def schedule_free_adamw(self: Any, learning_rate: Any) -> Transformation:
     """Schedule-free AdamW whose average counts all steps alike."""
     warmup = self.warmup_steps or None
+    if warmup and is_schedule(learning_rate):
+        learning_rate, warmup = schedule_with_warmup(learning_rate, warmup), None
     return _schedule_free_adamw(learning_rate, warmup, self.beta_1, self.beta_2, self.epsilon, weight_lr_power=0.0)

@@ -22,6 +22,8 @@ class Modern(Derivable, abstract=True):
     """Base of optimizers with decoupled weight decay, one kind of clipping, and a running mean of the parameters."""
 
     quiet: ClassVar[frozenset[str]] = frozenset({"decay"})
+    decays_itself: ClassVar[bool] = False
+    "Whether weight decay is part of `chain`, because it is not the same for all variables."
     ema_start: ClassVar[str] = "after"
     "Whether the running mean starts from the parameters after the first update, or before it."
 
@@ -65,7 +67,7 @@ class Modern(Derivable, abstract=True):
 
     def decaying(self, tx: Transformation, learning_rate: Any) -> Transformation:
         """The update `tx`, behind weight decay."""
-        return self.decayed(tx, self.weight_decay, learning_rate)
+        return tx if self.decays_itself else self.decayed(tx, self.weight_decay, learning_rate)
 
     def decayed(self, tx: Transformation, weight_decay: float | None, learning_rate: Any) -> Transformation:
         """The update `tx`, behind a decay of the variables that are not excluded."""

@@ -21,7 +21,7 @@ from jax import Array
 from gradtx.core import check, numerics
 from gradtx.core.apply import apply_updates
 from gradtx.core.base import Transformation, with_own_buffers
-from gradtx.core.hyperparams import Rate, is_schedule, kind_of
+from gradtx.core.hyperparams import NonNegativeInt, Rate, is_schedule, kind_of
 from gradtx.core.tree import Tree
 from gradtx.fields import get, replace
 from gradtx.keras import schedules
@@ -179,7 +179,8 @@ class Facade(Table, abstract=True):
     @iterations.setter
     def iterations(self, value: Any) -> None:
         state = self._required_state("iterations = ...")
-        steps = jnp.asarray(int(value) * self.window, jnp.int32)
+        value = kind_of(NonNegativeInt).convert(f"{type(self).__name__}: iterations", value)
+        steps = jnp.asarray(min(value * self.window, 2**31 - 1), jnp.int32)
         self._keep(with_own_buffers(OptimizerState(steps, self._counted(state.inner_state, steps)), ()))
 
     def _counted(self, inner_state: Any, steps: Any) -> Any:
@@ -528,7 +529,7 @@ class Facade(Table, abstract=True):
                     f"{type(self).__name__}: the weight {weight.name} has the shape {list(own.shape)}, "
                     f"got {list(np.shape(value))}"
                 )
-            if not jnp.issubdtype(jnp.result_type(value), np.number):
+            if not jnp.issubdtype(value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype, np.number):
                 raise ValueError(f"{type(self).__name__}: the weight {weight.name} must be numbers, got {value!r}")
         return named
 
@@ -536,7 +537,7 @@ class Facade(Table, abstract=True):
         """The state that has these weights, and the learning rate if it is among them."""
         old = self._required_state("its weights")
         missing = [weight for weight in self.weight_list() if weight.derived is None and weight not in named]
-        found = {**named, **self.recovered(missing, named)}
+        found = {**named, **(self.recovered(missing, named) if missing else {})}
         lost = [weight.name for weight in missing if weight not in found]
         if lost:
             warnings.warn(
@@ -548,7 +549,7 @@ class Facade(Table, abstract=True):
         steps, rate = old.iterations, None
         for weight, value in found.items():
             if weight.field == "iterations":
-                steps = jnp.asarray(value).astype(jnp.int32)
+                steps = jnp.array(value if isinstance(value, Array) else np.clip(value, 0, 2**31 - 1), jnp.int32)
             elif weight.field == "learning_rate":
                 rate = jnp.asarray(value)
             elif weight.derived is None:

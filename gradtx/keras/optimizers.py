@@ -118,10 +118,9 @@ class Optimizer(Modern, abstract=True):
     name: Name = None
     "Its name in configs and in those of its weights; by default the class's in snake case."
 
-    def check_settings(self) -> None:
-        super().check_settings()
-        if self.name is None:
-            self.name = snake_case(type(self).__name__)
+    @classmethod
+    def default_name(cls) -> str | None:
+        return snake_case(cls.__name__)
 
     def compose(self, learning_rate: Any) -> Transformation:
         rate, window = with_decay(learning_rate, self.decay), self.gradient_accumulation_steps
@@ -385,6 +384,7 @@ class Muon(Optimizer):
         *(name for name in Optimizer.fields() if name not in ("learning_rate", "decay")),
     )
 
+    decays_itself = True
     learning_rate: Rate = Adam.default("learning_rate")
     adam_beta_1: Decay = Adam.default("beta_1")
     adam_beta_2: Decay = Adam.default("beta_2")
@@ -430,9 +430,6 @@ class Muon(Optimizer):
     @property
     def _mask(self) -> matrices_for_muon:
         return matrices_for_muon(tuple(self.exclude_layers), self.exclude_embeddings)
-
-    def decaying(self, tx: Transformation, learning_rate: Any) -> Transformation:
-        return tx  # each of the two has its own
 
     def slot_weights(self) -> Iterator[Weight]:
         is_matrix = self._mask(dict(self._built or {}))

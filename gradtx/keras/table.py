@@ -81,6 +81,8 @@ class Table:
     "The first arguments, where their order is not that of their declaration."
     hidden: ClassVar[frozenset[str]] = frozenset()
     "Fields of a base class that this one does not have."
+    last: ClassVar[tuple[str, ...]] = ()
+    "The arguments behind all others that configs show."
     quiet: ClassVar[frozenset[str]] = frozenset()
     "Fields that the config leaves out while they have their defaults."
     spellings: ClassVar[Mapping[str, str]] = {}
@@ -110,6 +112,8 @@ class Table:
         given = _bound(type(self), args, kwargs)
         for name, field in self.fields().items():
             value = given.get(name, field.default)
+            if name == "name" and value is None:
+                value = self.default_name()
             if value is inspect.Parameter.empty:
                 raise TypeError(f"{type(self).__name__}: {name} is missing")
             setattr(self, name, value)
@@ -169,7 +173,13 @@ class Table:
     def _is_told(self, name: str, field: Field, value: Any) -> bool:
         if field.default is inspect.Parameter.empty:
             return True
-        return value is not field.default and value != self.convert(name, field.kind, field.default)
+        default = self.default_name() if name == "name" and field.default is None else field.default
+        return value is not default and value != self.convert(name, field.kind, default)
+
+    @classmethod
+    def default_name(cls) -> str | None:
+        """What one without a name is called."""
+        return None
 
 
 def _is_field(name: str, hint: Any) -> bool:
@@ -186,7 +196,7 @@ def _fields(cls: type[Table]) -> dict[str, Field]:
     order = {name: i for i, name in enumerate(cls.positional)}
     names = sorted(
         (name for name in names if _is_field(name, hints[name]) and name not in cls.hidden),
-        key=lambda name: (order.get(name, len(order)), name in cls.quiet),  # sorted is stable: the rest as declared
+        key=lambda name: (order.get(name, len(order)), name in cls.quiet, name in cls.last),  # else as declared
     )
     defaults = {name: value for owner in owners for name, value in owner._defaults.items()}
     return {

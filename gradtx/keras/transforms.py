@@ -28,6 +28,7 @@ __all__ = [
     "matrices_for_muon",
     "schedule_of_microsteps",
     "schedule_with_decay",
+    "schedule_with_warmup",
 ]
 
 
@@ -223,6 +224,18 @@ class schedule_with_decay(Schedule, name="keras.schedule_with_decay"):
 def stages(tx: Transformation) -> tuple[Transformation, ...]:
     """What a chain is made of; of anything else, itself."""
     return tx.stages if isinstance(tx, chain) else (tx,)
+
+
+class schedule_with_warmup(Schedule, name="keras.schedule_with_warmup"):
+    """s(t) = s′(t) min(1, (t + 1) / W): a schedule, reached in a straight line."""
+
+    schedule: AnySchedule
+    "s′."
+    steps: PositiveInt
+    "W."
+
+    def at(self, t: Array) -> Any:
+        return self.schedule(t.astype(jnp.int32)) * jnp.minimum((t + 1) / self.steps, 1)
 
 
 def with_decay(learning_rate: Any, decay: float) -> Any:

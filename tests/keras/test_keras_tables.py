@@ -349,8 +349,8 @@ def of_case(case: str) -> tuple[str, Any, dict[str, Any]]:
 def same(a: Any, b: Any) -> bool:
     """Equal, numbers to the rounding of float32.
 
-    A schedule is told by `class_name` and `config`, as tf.keras did until 2.12, or with `module` besides, as it did when
-    the runs were recorded.
+    A schedule is told by `class_name` and `config`, as by older versions of tf.keras; the one that was recorded adds
+    `module`.
     """
     if isinstance(a, dict) and a.keys() == {"class_name", "config"}:
         b = {key: b[key] for key in a}

@@ -84,16 +84,22 @@ class SGD(Optimizer):
         if self.decay > 0:
             yield from super().header()
         else:
-            yield Weight("iterations", "", derived=lambda state, variable: jnp.zeros((), self.count_dtype))
+            yield Weight("iterations", "", derived=self._not_counted)
 
     def footer(self) -> Iterator[Weight]:
-        yield Weight("momentum", "", derived=lambda state, variable: self._ramp(state.iterations), forgotten=True)
+        yield Weight("momentum", "", derived=self._momentum_in_use, forgotten=True)
+
+    def _not_counted(self, state: OptimizerState, variable: str) -> Array:
+        return jnp.zeros((), self.count_dtype)
+
+    def _momentum_in_use(self, state: OptimizerState, variable: str) -> Array:
+        return self._ramp(state.iterations)
 
     def _state_of(self, named: Any) -> tuple[OptimizerState, Any]:
         state, rate = super()._state_of(named)
         if self.decay == 0:  # all that counts is whether a step was made: then there is a velocity
-            moved = any(np.any(np.asarray(value)) for weight, value in named.items() if weight.field == "trace")
-            steps = jnp.asarray(int(moved), jnp.int32)
+            moved = [jnp.any(jnp.asarray(value) != 0) for weight, value in named.items() if weight.field == "trace"]
+            steps = jnp.any(jnp.stack(moved)).astype(jnp.int32)
             state = OptimizerState(steps, self._counted(state.inner_state, steps))
         return state, rate
 

@@ -58,6 +58,7 @@ class Optimizer(keras3.Optimizer, abstract=True):
     generation = "tf_keras"
     unknown_argument = TypeError
     ema_start = "before"
+    last = ("name",)
     hidden: ClassVar[frozenset[str]] = frozenset({"loss_scale_factor", "gradient_accumulation_steps"})
     loss_scale_factor = None
     gradient_accumulation_steps = None
@@ -65,10 +66,9 @@ class Optimizer(keras3.Optimizer, abstract=True):
     jit_compile: Flag = True
     "Accepted; every step is compiled."
 
-    def check_settings(self) -> None:
-        if self.name is None:
-            self.name = type(self).__name__
-        super().check_settings()
+    @classmethod
+    def default_name(cls) -> str | None:
+        return cls.__name__
 
     def compute_gradients(self, loss: Callable[[Any], Any], var_list: Tree) -> list[tuple[Any, Any]]:
         """Pairs of a gradient of `loss(var_list)` and its variable, for `apply_gradients`."""
@@ -99,6 +99,20 @@ class SGD(Optimizer, keras3.SGD):
 
 class RMSprop(Optimizer, keras3.RMSprop):
     __doc__ = keras3.RMSprop.__doc__
+    positional = (
+        "learning_rate",
+        "rho",
+        "momentum",
+        "epsilon",
+        "centered",
+        "weight_decay",
+        "clipnorm",
+        "clipvalue",
+        "global_clipnorm",
+        "use_ema",
+        "ema_momentum",
+        "ema_overwrite_frequency",
+    )
 
     ema_overwrite_frequency: PositiveInt | None = 100
 

@@ -66,8 +66,10 @@ class Optimizer(Facade, abstract=True):
     def check_settings(self) -> None:
         if self.clipnorm is not None and self.global_clipnorm is not None:
             raise ValueError(f"{type(self).__name__}: clipnorm and global_clipnorm exclude each other: give one")
-        if self.name is None:
-            self.name = type(self).__name__
+
+    @classmethod
+    def default_name(cls) -> str | None:
+        return cls.__name__
 
     def compose(self, learning_rate: Any) -> Transformation:
         tx, clipping = self.chain(with_decay(learning_rate, self.decay)), self.clipping()
@@ -202,6 +204,7 @@ class Nadam(Optimizer):
     """
 
     chain = formulas.nadam_slow
+    positional = ("learning_rate", "beta_1", "beta_2", "epsilon", "name")
     slots = ({"m": "mu"}, {"v": "nu"})
     spellings: ClassVar[Mapping[str, str]] = {"schedule_decay": "decay"}
 
