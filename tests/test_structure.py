@@ -22,7 +22,7 @@ PACKAGE = pathlib.Path(gradtx.__file__).parent
 FLOORS = [{"core"}, {"schedules"}, {"transforms"}, {"wrappers"}, {"optimizers"}, {"io", "sharding"}]
 "The rooms from the ground up: a module imports its own floor and those below."
 ROOF = len(FLOORS)
-"Files outside of the rooms, `gradtx.tree` say, may import all of these; the facade, which nobody imports, them as well."
+"Files outside of the rooms, `gradtx.tree` say, may import all of these; so may the facade, and them as well."
 FLOOR = {room: floor for floor, rooms in enumerate([*FLOORS, set(), {"keras"}]) for room in rooms}
 OPTIONAL = ("chex", "flax", "h5py", "keras", "matplotlib", "optax", "orbax", "safetensors", "scipy", "sklearn", "tqdm")
 

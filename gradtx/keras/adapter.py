@@ -26,9 +26,10 @@ from gradtx.core.hyperparams import is_schedule
 from gradtx.core.tree import Tree, dtype_of, find, scale
 from gradtx.keras import optimizers
 from gradtx.keras.modern import snake_case
-from gradtx.keras.optimizer import Facade, takes_nothing, unique
+from gradtx.keras.optimizer import Facade, takes_nothing
 from gradtx.keras.optimizers import Optimizer as Keras3Optimizer
 from gradtx.keras.transforms import schedule_of_microsteps, with_decay
+from gradtx.keras.variable import unique
 from gradtx.wrappers.inject import inject_hyperparams
 
 if TYPE_CHECKING:

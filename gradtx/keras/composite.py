@@ -13,8 +13,9 @@ from jax import Array
 
 from gradtx.core import check
 from gradtx.core.base import Transformation
-from gradtx.keras.optimizer import Facade, OptimizerState, Program, Weight
+from gradtx.keras.optimizer import Facade, Weight
 from gradtx.keras.registry import Identifiers
+from gradtx.keras.step import OptimizerState, Program
 
 __all__ = ["Held", "HeldKind", "Holder", "known", "no_counter", "no_rate"]
 

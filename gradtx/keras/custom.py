@@ -13,8 +13,9 @@ from gradtx.core.hyperparams import NonNegativeInt, Rate
 from gradtx.core.masks import is_hidden
 from gradtx.core.tree import Tree
 from gradtx.fields import get
-from gradtx.keras.optimizer import Facade, OptimizerState, Program, Weight, unique
-from gradtx.keras.variable import Variable, Variables
+from gradtx.keras.optimizer import Facade, Weight
+from gradtx.keras.step import OptimizerState, Program
+from gradtx.keras.variable import Variable, Variables, unique
 
 __all__ = ["VariableWiseState", "variable_wise"]
 

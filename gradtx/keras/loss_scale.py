@@ -17,7 +17,8 @@ from gradtx.core.hyperparams import Flag, Positive, PositiveInt
 from gradtx.core.tree import Tree
 from gradtx.keras.composite import Held, Holder, no_counter, no_rate
 from gradtx.keras.modern import snake_case
-from gradtx.keras.optimizer import Facade, OptimizerState, Weight
+from gradtx.keras.optimizer import Facade, Weight
+from gradtx.keras.step import OptimizerState
 from gradtx.keras.table import Name
 from gradtx.keras.variable import Variables
 from gradtx.transforms.scaling import scale

@@ -10,9 +10,10 @@ from gradtx.core.hyperparams import Flag, Fraction, NonNegative, Positive, Posit
 from gradtx.core.tree import Tree
 from gradtx.fields import get
 from gradtx.keras.custom import Derivable
-from gradtx.keras.optimizer import OptimizerState, Weight, handed_back
+from gradtx.keras.optimizer import Weight
+from gradtx.keras.step import OptimizerState
 from gradtx.keras.transforms import decay_first, excluding, keras_ema, stages
-from gradtx.keras.variable import Variables
+from gradtx.keras.variable import Variables, handed_back
 from gradtx.transforms.clipping import clip, clip_by_global_norm, clip_by_norm
 
 __all__ = ["Modern", "factored", "snake_case"]

@@ -18,10 +18,11 @@ from gradtx.core.masks import MaskedNode, is_hidden, leaf_names, visible_only
 from gradtx.core.tree import Tree
 from gradtx.keras.composite import HeldKind, Holder, known, no_rate
 from gradtx.keras.modern import snake_case
-from gradtx.keras.optimizer import Facade, OptimizerState, Weight, handed_back, unique
+from gradtx.keras.optimizer import Facade, Weight
 from gradtx.keras.registry import Identifiers
+from gradtx.keras.step import OptimizerState, mirrors
 from gradtx.keras.table import Name
-from gradtx.keras.variable import Variable, Variables
+from gradtx.keras.variable import Variable, Variables, handed_back, unique
 from gradtx.transforms.scaling import scale
 from gradtx.wrappers.masked import MaskedState, init_visible, merge, update_visible
 from gradtx.wrappers.partition import TransformationsKind
@@ -428,23 +429,19 @@ def _distinct(optimizers: Iterable[Facade]) -> tuple[Facade, ...]:
     return tuple({id(opt): opt for opt in optimizers}.values())
 
 
-def _mirrors(node: Any, names: Sequence[str]) -> bool:
-    return type(node) is dict and node.keys() == set(names)
-
-
 def _hidden(state: Any, names: Sequence[str], every: Sequence[str]) -> Any:
     """A state of some variables as one of all, the others hidden."""
 
     def fill(node: Any) -> Any:
-        return {name: node.get(name, MaskedNode()) for name in every} if _mirrors(node, names) else node
+        return {name: node.get(name, MaskedNode()) for name in every} if mirrors(node, names) else node
 
-    return jax.tree.map(fill, state, is_leaf=lambda node: _mirrors(node, names)) if names else state
+    return jax.tree.map(fill, state, is_leaf=lambda node: mirrors(node, names)) if names else state
 
 
 def _shown(state: Any, every: Sequence[str]) -> Any:
     """The opposite: a state of all without those that are hidden."""
 
     def cut(node: Any) -> Any:
-        return {name: x for name, x in node.items() if not is_hidden(x)} if _mirrors(node, every) else node
+        return {name: x for name, x in node.items() if not is_hidden(x)} if mirrors(node, every) else node
 
-    return jax.tree.map(cut, state, is_leaf=lambda node: _mirrors(node, every))
+    return jax.tree.map(cut, state, is_leaf=lambda node: mirrors(node, every))

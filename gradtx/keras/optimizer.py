@@ -5,8 +5,6 @@ chain of its update; `compose` of its generation puts clipping, decay and the re
 `opt.transformation` shows it.
 """
 
-import collections
-import functools
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,27 +17,18 @@ import numpy as np
 from jax import Array
 
 from gradtx.core import check, numerics
-from gradtx.core.apply import apply_updates
 from gradtx.core.base import Transformation, with_own_buffers
 from gradtx.core.hyperparams import NonNegativeInt, Rate, is_schedule, kind_of
 from gradtx.core.tree import Tree
 from gradtx.fields import get, replace
 from gradtx.keras import schedules
 from gradtx.keras.files import SavedOptimizer, read_optimizer, write_optimizer
+from gradtx.keras.step import OptimizerState, Program, gradient, minimize, step, step_once
 from gradtx.keras.table import Table
 from gradtx.keras.transforms import set_counters
-from gradtx.keras.variable import Variables, array, is_variable
+from gradtx.keras.variable import Variables, array, handed_back, is_variable, unique
 
-__all__ = ["Facade", "OptimizerState", "Program", "Weight", "handed_back", "takes_nothing", "unique"]
-
-
-class OptimizerState(NamedTuple):
-    """What an optimizer remembers between steps."""
-
-    iterations: Array
-    "int32[]: steps made, Keras's counter."
-    inner_state: Any
-    "The state of the chain; trees like the parameters are dicts by the variables' names."
+__all__ = ["Facade", "Weight", "takes_nothing"]
 
 
 class Weight(NamedTuple):
@@ -135,7 +124,9 @@ class Facade(Table, abstract=True):
     def learning_rate(self) -> Any:
         """The learning rate: what was given, or of a schedule its value at the present step. It can be assigned."""
         rate = self._rate_in_use()
-        return float(rate(self.iterations)) if is_schedule(rate) else rate
+        if not is_schedule(rate):
+            return rate
+        return float(rate(0 if self._state is None else int(self._state.iterations)))
 
     @property
     def lr(self) -> Any:
@@ -201,11 +192,14 @@ class Facade(Table, abstract=True):
     def build(self, variables: Tree) -> None:
         """Create the state for these parameters: any tree of arrays, a list of them, or Keras variables.
 
-        The first step does it by itself.
+        The first step does it by itself. Once built, it refuses others and does nothing.
         """
         given = Variables.of(variables)
         if not given.leaves:
             raise ValueError(f"{type(self).__name__}: there are no parameters in {variables!r}")
+        if self._built is not None:
+            self._recognised(given, variables)  # that is, refused, if these are others
+            return
         params = dict(zip(unique(given.names), given.values, strict=True))
         check.inexact_leaves(f"{type(self).__name__}: params", params, "leave it out of the parameters")
         self._built = {name: jax.ShapeDtypeStruct(p.shape, p.dtype) for name, p in params.items()}
@@ -287,7 +281,7 @@ class Facade(Table, abstract=True):
         values = dict(zip(names, variables.values, strict=True))
         tx, state = self._transformation_with_live_rate(), self._required_state("minimize")
         projections = (*_constraints(names, variables.leaves), *_checked_constraints(constraints, names))
-        new, state = self._compiled(_minimize)(
+        new, state = self._compiled(minimize)(
             tx, loss, self.loss_scale(), variables.treedef, tuple(names), state, values, projections, type(self)
         )
         self._keep(state)
@@ -306,7 +300,7 @@ class Facade(Table, abstract=True):
     def _gradients(self, loss: Callable[[Any], Any], params: Tree) -> Tree:
         variables = Variables.of(params)
         _check_loss(type(self).__name__, "get_gradients(loss, params)", loss)
-        return _gradient(loss, variables.treedef.unflatten(variables.values))
+        return gradient(loss, variables.treedef.unflatten(variables.values))
 
     def _advance(self, grads: dict[str, Any], params: dict[str, Any], constraints: Any) -> dict[str, Any]:
         """Step the variables that have gradients."""
@@ -324,11 +318,11 @@ class Facade(Table, abstract=True):
         moving = {name: params[name] for name in active}
         constraints = tuple(pair for pair in constraints if pair[0] in active)
         every = tuple(self._built or ())
-        new, state = self._compiled(_step)(tx, every, state, active, moving, constraints, type(self))
+        new, state = self._compiled(step)(tx, every, state, active, moving, constraints, type(self))
         self._keep(state)
         return {**params, **new}
 
-    def _compiled(self, program: "Program") -> "Program":
+    def _compiled(self, program: Program) -> Program:
         """The program, shared by all optimizers."""
         return program
 
@@ -360,7 +354,7 @@ class Facade(Table, abstract=True):
         if not active:
             raise ValueError(f"{type(self).__name__}: no gradient for any of {', '.join(given)}")
         moving = {name: params[name] for name in active}
-        new, state = _step_once(tx, tuple(self._built or ()), state, active, moving, (), type(self))
+        new, state = step_once(tx, tuple(self._built or ()), state, active, moving, (), type(self))
         new = {**params, **new}
         rate = jnp.asarray(0.0 if rate is None else rate)
         return (
@@ -625,30 +619,8 @@ def _is_property(cls: type, name: str) -> bool:
     return isinstance(getattr(cls, name, None), property)
 
 
-def unique(names: Sequence[str]) -> list[str]:
-    """The names, with a number behind those that occurred before."""
-    seen: collections.Counter[str] = collections.Counter()
-    taken, different = set(names), []
-    for name in names:
-        seen[name] += 1
-        new = name if seen[name] == 1 else f"{name}_{seen[name] - 1}"
-        while seen[name] > 1 and new in taken:
-            new += "_"
-        taken.add(new)
-        different.append(new)
-    return different
-
-
 def _is_list(treedef: Any) -> bool:
     return isinstance(treedef.unflatten([0] * treedef.num_leaves), list)
-
-
-def handed_back(variables: Variables, values: list[Any]) -> Any:
-    if variables.are_assignable:
-        for variable, value in zip(variables.leaves, values, strict=True):
-            variable.assign(value)
-        return None
-    return variables.treedef.unflatten(values)
 
 
 def _constraints(names: Sequence[str], leaves: Sequence[Any]) -> tuple[tuple[str, Callable[..., Any]], ...]:
@@ -670,87 +642,3 @@ def _check_loss(name: str, call: str, loss: Any) -> None:
             f"{name}.{call}: the loss must be a function of the parameters that gives a scalar, "
             f"got {check.describe(loss)}; JAX has no graph in which to look for gradients of a value"
         )
-
-
-# The compiled programs. The transformation is an argument: what differs only in the learning rate shares a program.
-
-
-def _step_once(
-    tx: Any, every: tuple[str, ...], state: OptimizerState, grads: Any, params: Any, constraints: Any, cls: type[Facade]
-) -> tuple[Any, OptimizerState]:
-    """The new parameters and state, where only some of `every` parameter have a gradient."""
-    inner_state = _restricted(state.inner_state, every, params)
-    updates, new_inner = tx.update(grads, inner_state, params)
-    new = apply_updates(params, updates)
-    for name, constraint in constraints:
-        new[name] = jnp.asarray(constraint(new[name])).astype(new[name].dtype)
-    iterations = cls.advanced(state.iterations, inner_state, new_inner)
-    return new, OptimizerState(iterations, _completed(new_inner, state.inner_state, every, params))
-
-
-class Program:
-    """A compiled function, of which another copy, with a cache of its own, can be made."""
-
-    def __init__(self, function: Callable[..., Any], static: tuple[str, ...]) -> None:
-        self.function, self.static = function, static
-        self.compiled = jax.jit(function, static_argnames=static, donate_argnames=("state",))
-
-    def __call__(self, *args: Any) -> Any:
-        return self.compiled(*args)
-
-    def again(self) -> "Program":
-        return Program(functools.partial(self.function), self.static)
-
-
-_step = Program(_step_once, ("every", "constraints", "cls"))
-
-
-def _minimize_once(
-    tx: Any,
-    loss: Any,
-    factor: float,
-    treedef: Any,
-    every: Any,
-    state: OptimizerState,
-    params: Any,
-    constraints: Any,
-    cls: Any,
-) -> tuple[Any, OptimizerState]:
-    def scaled(params: Any) -> Any:
-        value = loss(treedef.unflatten([params[name] for name in every]))
-        return cls.scaled_loss(state.inner_state, value * factor if factor != 1 else value)
-
-    return _step_once(tx, every, state, jax.grad(scaled)(params), params, constraints, cls)
-
-
-_minimize = Program(_minimize_once, ("loss", "factor", "treedef", "every", "constraints", "cls"))
-_gradient = jax.jit(lambda loss, params: jax.grad(loss)(params), static_argnums=0)
-
-
-def _restricted(state: Any, every: Sequence[str], params: Mapping[str, Any]) -> Any:
-    """The state of the parameters that are there."""
-    if len(every) == len(params):
-        return state
-
-    def cut(node: Any) -> Any:
-        return {name: node[name] for name in params} if _mirrors(node, every) else node
-
-    return jax.tree.map(cut, state, is_leaf=functools.partial(_mirrors, names=every))
-
-
-def _completed(new: Any, old: Any, every: Sequence[str], params: Mapping[str, Any]) -> Any:
-    """The new state of the parameters that are there, and the old of the others."""
-    if len(every) == len(params):
-        return new
-    fresh = iter(jax.tree.leaves(new, is_leaf=functools.partial(_mirrors, names=list(params))))
-
-    def fill(node: Any) -> Any:
-        following = next(fresh)
-        return {**node, **following} if _mirrors(node, every) else following
-
-    return jax.tree.map(fill, old, is_leaf=functools.partial(_mirrors, names=every))
-
-
-def _mirrors(node: Any, names: Sequence[str]) -> bool:
-    """Whether a part of a state is a tree like the parameters."""
-    return type(node) is dict and node.keys() == set(names)

@@ -15,7 +15,8 @@ from gradtx.core.hyperparams import Rate, is_schedule, kind_of
 from gradtx.core.spec import from_config, to_config
 from gradtx.fields import get_all_with_path, is_injected, replace
 from gradtx.keras.modern import snake_case
-from gradtx.keras.optimizer import Facade, OptimizerState, Weight
+from gradtx.keras.optimizer import Facade, Weight
+from gradtx.keras.step import OptimizerState
 from gradtx.keras.table import Name
 from gradtx.wrappers.finite import DynamicLossScaleState, scale_loss
 from gradtx.wrappers.inject import _hyperparams, _with_hyperparams

@@ -1,6 +1,7 @@
 """What an optimizer updates: the leaves of a tree of arrays, or of variables that hold arrays and can be assigned."""
 
-from collections.abc import Callable
+import collections
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -134,3 +135,26 @@ class Variables(NamedTuple):
     def are_assignable(self) -> bool:
         """Whether they are variables, rather than arrays."""
         return bool(self.leaves) and all(map(is_variable, self.leaves))
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """The names, with a number behind those that occurred before."""
+    seen: collections.Counter[str] = collections.Counter()
+    taken, different = set(names), []
+    for name in names:
+        seen[name] += 1
+        new = name if seen[name] == 1 else f"{name}_{seen[name] - 1}"
+        while seen[name] > 1 and new in taken:
+            new += "_"
+        taken.add(new)
+        different.append(new)
+    return different
+
+
+def handed_back(variables: Variables, values: list[Any]) -> Any:
+    """The values to whom they belong: variables are assigned, of arrays a tree like theirs is given."""
+    if variables.are_assignable:
+        for variable, value in zip(variables.leaves, values, strict=True):
+            variable.assign(value)
+        return None
+    return variables.treedef.unflatten(values)

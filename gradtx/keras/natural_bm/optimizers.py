@@ -20,7 +20,8 @@ from gradtx.core.tree import Tree
 from gradtx.keras.classic import Classic
 from gradtx.keras.files import write_group
 from gradtx.keras.keras1 import optimizers as keras1
-from gradtx.keras.optimizer import OptimizerState, Weight
+from gradtx.keras.optimizer import Weight
+from gradtx.keras.step import OptimizerState
 from gradtx.optimizers.natural_bm import momentum_ramp
 from gradtx.transforms.momentum import trace
 from gradtx.transforms.scaling import scale_by_learning_rate
