@@ -6,9 +6,11 @@ Keras itself is imported when it is first needed.
 """
 
 import collections
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -25,7 +27,10 @@ from gradtx.core.extras import extras_of
 from gradtx.core.hyperparams import is_schedule
 from gradtx.core.tree import Tree, dtype_of, find, scale
 from gradtx.keras import optimizers
+from gradtx.keras.composite import Holder
+from gradtx.keras.custom import Derivable
 from gradtx.keras.modern import snake_case
+from gradtx.keras.multi import MultiOptimizer
 from gradtx.keras.optimizer import Facade, takes_nothing
 from gradtx.keras.optimizers import Optimizer as Keras3Optimizer
 from gradtx.keras.transforms import schedule_of_microsteps, with_decay
@@ -81,8 +86,9 @@ def as_keras(
     - If the transformation follows a schedule of its own, `optimizer.learning_rate` reads it and cannot be set.
     - What hides its rate, as `optax.adam(1e-3)` does, keeps it; to read or set `optimizer.learning_rate` is an error.
 
-    Saved models (`.keras`) carry the transformation as `gradtx.to_config` writes it; to load them `import gradtx.keras`
-    is enough. Weights that are loaded before Keras has built the optimizer are kept until it is built.
+    Saved models (`.keras`) carry the transformation as `gradtx.to_config` writes it, and what is excluded from weight
+    decay, which Keras's own optimizers forget; to load them `import gradtx.keras` is enough. Weights that are loaded
+    before Keras has built the optimizer are kept until it is built.
 
     `learning_rate` is what to begin with instead of the transformation's own: a number, a Keras schedule or a function
     without arguments. The other arguments are those of `keras.optimizers.Optimizer`.
@@ -90,7 +96,8 @@ def as_keras(
     Raises:
         ImportError: Keras 3 is not installed.
         RuntimeError: Keras runs on another backend than JAX.
-        TypeError: not a transformation, or one whose updates need more than gradients and parameters.
+        TypeError: not a transformation, or one whose updates need more than gradients and parameters; an optimizer that
+            holds others, or is derived with `update_step`: these must be Keras's own.
         ValueError: it has no learning rate and none is given, or one is given that it could not use.
     """
     _keras()
@@ -363,16 +370,50 @@ def _replicated(ndim: int) -> Any:
 # The optimizer.
 
 
+_EXCLUDED = "exclude_from_weight_decay"
+"Where a config has what is excluded from weight decay."
+
+
+class _Excluded:
+    """What is excluded from weight decay: variables by their paths, and all that match a pattern.
+
+    Of a model that is loaded the paths may be others: `net/hidden/kernel` becomes `hidden/kernel`. So `positions` has
+    where these variables are in the list of all, as soon as there is one.
+    """
+
+    def __init__(self, paths: Iterable[str] = (), patterns: Iterable[str] = (), positions: Iterable[int] = ()) -> None:
+        self.paths, self.patterns, self.positions = tuple(paths), tuple(patterns), tuple(positions)
+
+    def __bool__(self) -> bool:
+        return bool(self.paths or self.patterns)
+
+    def config(self) -> dict[str, list[Any]]:
+        """As plain data."""
+        return {name: list(value) for name, value in vars(self).items()}
+
+    def among(self, names: Sequence[str]) -> list[int]:
+        """The positions in a list of paths: the same as before if the variables there are called the same."""
+        there = [_last(names[i]) for i in self.positions if 0 <= i < len(names)]
+        if there == [_last(path) for path in self.paths]:
+            return list(self.positions)
+        return [i for i, name in enumerate(names) if name in self.paths]
+
+
+def _last(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
 class _Adapter(KerasOptimizer):
     """What the real optimizer adds to Keras's own; the class is made of both when Keras is there."""
 
     def __init__(self, transformation: Any, learning_rate: Any = None, *, name: str | None = None, **base: Any) -> None:
         keras = _keras()
-        excluded: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+        excluded = _Excluded()
         if isinstance(transformation, Facade):
+            _check_facade(transformation)
             name = _facade_name(keras, transformation) if name is None else name
             if isinstance(transformation, Keras3Optimizer):
-                excluded, base = transformation._excluded, _base_of(transformation, base)
+                excluded, base = _Excluded(*transformation._excluded), _base_of(transformation, base)
             transformation, learning_rate = _unwrapped(keras, transformation, learning_rate)
         _check(transformation)
         rate = _rate_of(transformation)
@@ -410,16 +451,52 @@ class _Adapter(KerasOptimizer):
         return self._slots.state()
 
     def build(self, variables: Any) -> None:
-        paths, patterns = self._excluded
-        if (paths or patterns) and not hasattr(self, "_exclude_from_weight_decay"):
-            self.exclude_from_weight_decay([v for v in variables if v.path in paths], list(patterns))
+        self._settle_exclusions(variables)
         super().build(variables)
         moving = [v for v in variables if not getattr(v, "overwrite_with_gradient", False)]
-        self._slots = _Slots(self, self._rate.tx, moving)
+        try:
+            self._slots = self._tried(moving)
+        except Exception:
+            self.built = False
+            raise
         if self._pending is not None:
             pending, self._pending = self._pending, None
             pending.check(self.variables)
             super().load_own_variables(pending.arrays)
+
+    def _tried(self, variables: Sequence[Any]) -> _Slots:
+        """The state before the first step. What is not of gradtx may turn out not to go with it: then now."""
+        if not _is_foreign(self._rate.tx):
+            return _Slots(self, self._rate.tx, variables)
+        with _explained(self._rate.tx):
+            slots = _Slots(self, self._rate.tx, variables)
+            params = slots.values()
+            with contextlib.suppress(jax.errors.JAXTypeError):  # it may work where Keras does not compile
+                jax.eval_shape(self._rate.update, jnp.zeros(()), params, slots.state(), params)
+        return slots
+
+    def exclude_from_weight_decay(self, var_list: Any = None, var_names: Any = None) -> None:
+        """As in Keras, and saved with the model, which Keras's optimizers do not."""
+        var_list, var_names = list(var_list or ()), list(var_names or ())
+        super().exclude_from_weight_decay(var_list, var_names)
+        self._excluded = _Excluded((variable.path for variable in var_list), var_names)
+
+    def _settle_exclusions(self, variables: Sequence[Any]) -> None:
+        """Find what is excluded. Of what a facade or a config excludes Keras does not know yet: it goes by objects."""
+        excluded, names = self._excluded, [variable.path for variable in variables]
+        positions = excluded.among(names)
+        all_found = len(positions) >= len(set(excluded.paths))
+        if excluded and not hasattr(self, "_exclude_from_weight_decay"):
+            super().exclude_from_weight_decay([variables[i] for i in positions], list(excluded.patterns))
+            if self.weight_decay is not None and not all_found:
+                missing = ", ".join(path for path in excluded.paths if path not in names)
+                warnings.warn(
+                    f"as_keras: there is no variable {missing}, which was to be excluded from weight decay: if the "
+                    "names have changed, compile with another optimizer, after its exclude_from_weight_decay",
+                    stacklevel=3,
+                )
+        if all_found:
+            self._excluded = _Excluded((names[i] for i in positions), excluded.patterns, positions)
 
     def _backend_apply_gradients(self, grads: Any, trainable_variables: Any) -> None:
         self._applying = True
@@ -489,6 +566,8 @@ class _Adapter(KerasOptimizer):
         config = super().get_config()
         if self._learning_rate is None:
             config["learning_rate"] = None
+        if self._excluded:
+            config[_EXCLUDED] = self._excluded.config()
         return {"transformation": transformation, **config}
 
     @classmethod
@@ -496,7 +575,10 @@ class _Adapter(KerasOptimizer):
         config = dict(config)
         if isinstance(config.get("transformation"), Mapping):
             config["transformation"] = spec.from_config(config["transformation"])
-        return super().from_config(config, custom_objects)
+        excluded = _Excluded(**config.pop(_EXCLUDED, {}))
+        optimizer = super().from_config(config, custom_objects)
+        optimizer._excluded = excluded
+        return optimizer
 
     def save_own_variables(self, store: Any) -> None:
         if self._pending is None:
@@ -559,6 +641,34 @@ def _check(tx: Any) -> None:
         )
 
 
+def _is_foreign(tx: Any) -> bool:
+    """Whether it is, or has in it, a transformation that is not gradtx's."""
+    if not isinstance(tx, GradientTransformation):
+        return True
+    return isinstance(tx, Container) and any(map(_is_foreign, tx.parts))
+
+
+@contextlib.contextmanager
+def _explained(tx: Any) -> Iterator[None]:
+    """Say of a foreign transformation that fails which it is, and what it is given."""
+    try:
+        yield
+    except (AttributeError, TypeError) as error:
+        raise TypeError(
+            f"as_keras: {_title(tx)} does not work inside Keras ({type(error).__name__}: {error}), where it is given "
+            "one dict of the variables and, at every update, gradients and parameters alone: train with a loop of "
+            "your own"
+        ) from error
+
+
+def _title(tx: Any) -> str:
+    """`optax.lookahead`: the function that made it; of a chain of gradtx, those of its parts that are foreign."""
+    if isinstance(tx, Container):
+        return ", ".join(_title(part) for part in tx.parts if _is_foreign(part))
+    function = getattr(tx.update, "__qualname__", "").partition(".<locals>")[0]
+    return f"{tx.update.__module__.partition('.')[0]}.{function}" if function else describe(tx)
+
+
 def _initial(keras: Any, rate: _Rate, learning_rate: Any) -> Any:
     """What Keras begins with: a number, a Keras schedule or a function; `None` if it has no say."""
     if rate.fixed:
@@ -604,6 +714,26 @@ def _dense(grad: Any) -> Array:
 
 
 # Optimizers of `gradtx.keras`.
+
+
+def _check_facade(facade: Facade) -> None:
+    """Refuse what Keras has to do itself."""
+    name = type(facade).__name__
+    if isinstance(facade, MultiOptimizer):
+        own = "OptimizerMap(as_keras(default_optimizer), {pattern: as_keras(optimizer)})"
+        raise TypeError(
+            f"as_keras: {name} must be Keras's own: keras.optimizers.MultiOptimizer(keras.optimizers.{own})"
+        )
+    if isinstance(facade, Holder):
+        fixed = None if getattr(facade, "dynamic", True) else getattr(facade, "initial_scale", None)
+        own = "keras.optimizers.LossScaleOptimizer(as_keras(inner_optimizer))"
+        cure = own if fixed is None else f"as_keras(inner_optimizer, loss_scale_factor={fixed:g})"
+        raise TypeError(f"as_keras: {name} must be Keras's own, or Keras does not scale the loss: {cure}")
+    if isinstance(facade, Derivable) and facade._is_derived:
+        raise TypeError(
+            f"as_keras: {name} has an update_step of its own, for variables of gradtx.keras: "
+            "derive keras.optimizers.Optimizer itself inside Keras"
+        )
 
 
 def _unwrapped(keras: Any, facade: Facade, learning_rate: Any) -> tuple[Any, Any]:

@@ -54,18 +54,17 @@ class Classic(Facade, abstract=True):
         value = [] if self.clipvalue is None else [clip(self.clipvalue)]
         return chain(*norm, *value) if norm or value else None
 
-    def get_updates(self, loss: Callable[[Any], Any], params: Tree, *legacy: Any) -> Any:
-        """Make one step down the gradient of `loss(params)`, a function of the parameters; the new parameters.
+    def get_updates(self, loss: Callable[..., Any], params: Tree, *batch: Any) -> Any:
+        """Make one step down the gradient of `loss(params, *batch)`, a function; gives the new parameters.
 
         Of variables, which are assigned, nothing is returned. Keras 1's order `(params, constraints, loss)` is
         understood, with a warning.
         """
-        if legacy:
+        if len(batch) == 1 and callable(batch[0]) and not callable(loss):
             order = "get_updates(params, constraints, loss) is Keras 1's order of arguments: give (loss, params)"
             warnings.warn(order, DeprecationWarning, stacklevel=2)
-            params, constraints, loss = loss, params, legacy[0]  # pyright: ignore[reportAssignmentType]
-            return self.minimize(loss, params, constraints)
-        return self.minimize(loss, params)
+            return self.minimize(batch[0], loss, constraints=params)
+        return self.minimize(loss, params, *batch)
 
     @property
     def weights(self) -> list[Array]:

@@ -1,7 +1,9 @@
 """Optimizers of one's own, in the way that Keras 3 documents: `build`, and `update_step` for one variable."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import functools
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ from gradtx.core.base import GradientTransformation, Transformation
 from gradtx.core.hyperparams import NonNegativeInt, Rate
 from gradtx.core.masks import is_hidden
 from gradtx.core.tree import Tree
-from gradtx.fields import get
+from gradtx.fields import get, replace
 from gradtx.keras.optimizer import Facade, Weight
 from gradtx.keras.step import OptimizerState, Program
 from gradtx.keras.variable import Variable, Variables, unique
@@ -42,14 +44,22 @@ class variable_wise(GradientTransformation, name="keras.variable_wise"):
     "How often its attributes have changed."
 
     def init_fn(self, params: Tree) -> VariableWiseState:
-        return VariableWiseState(numerics.counter(), {v.name: jnp.asarray(v.value) for v in self.owner.slot_variables})
+        return VariableWiseState(
+            numerics.counter(), {v.name: jnp.asarray(v.value) for v in self.optimizer.slot_variables}
+        )
+
+    @property
+    def optimizer(self) -> Any:
+        """The optimizer itself."""
+        return self.owner.owner() if isinstance(self.owner, _Reference) else self.owner
 
     def update_fn(self, updates: Tree, state: VariableWiseState, params: Tree) -> tuple[Tree, VariableWiseState]:
         variables = {name: Variable(param, name) for name, param in params.items() if not is_hidden(param)}
-        with self.owner.living_in(state.count, state.slots) as slots:
+        owner = self.optimizer
+        with owner.living_in(state.count, state.slots) as slots:
             for name, variable in variables.items():
                 rate = jnp.asarray(self.learning_rate).astype(numerics.real_dtype(variable.dtype))
-                self.owner.update_step(updates[name], variable, rate)
+                owner.update_step(updates[name], variable, rate)
             moved = {name: slot.value for name, slot in slots.items()}
         changes = {name: variable.value - params[name] for name, variable in variables.items()}
         return {**params, **changes}, VariableWiseState(numerics.increment(state.count), moved)
@@ -79,32 +89,52 @@ class Derivable(Facade, abstract=True):
     _version: int = 0
     _count: Any = None
     _programs: Any = None
+    _handle: Any = None
+    _is_to_run: bool = False
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Change one variable, and what is kept for it, with `self.assign` and its kin; to be overridden."""
         raise NotImplementedError(f"{type(self).__name__} defines neither chain nor update_step")
 
     def chain(self, learning_rate: Any) -> Transformation:
-        return variable_wise(self, learning_rate, self._version)
+        return variable_wise(self._handle if self._is_to_run else self, learning_rate, self._version)
+
+    def _transformation_with_live_rate(self) -> Transformation:
+        self._handle = self._handle or _Reference(self)
+        self._is_to_run = True
+        try:
+            return super()._transformation_with_live_rate()
+        finally:
+            self._is_to_run = False
 
     @property
     def _is_derived(self) -> bool:
-        return type(self).update_step is not Derivable.update_step
+        return type(self).chain is Derivable.chain
 
-    def _build_with(self, params: Tree) -> None:
-        if not self._is_derived:
-            return super()._build_with(params)
-        given = Variables.of(params)
-        if given.are_assignable:
-            return self.build(given.leaves)
-        self.build([Variable(value, name) for value, name in zip(given.values, given.names, strict=True)])
-        self._assignable = None  # these stand for arrays
-        return None
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = vars(cls)
+        if "update_step" in own and "chain" not in own:  # also of a class that has a chain, such as Adam
+            cls.chain, cls.slots, cls.footer = Derivable.chain, (), Facade.footer
+            cls.slot_weights = Derivable.slot_weights
+        if "build" in own:
+            cls.build = _with_variables(cls.build)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _keep(self, state: OptimizerState) -> None:
         super()._keep(state)
-        for variable in self._slots:
+        for variable in self._slots if self._is_derived else ():
             variable.value = get(state.inner_state, "slots")[variable.name]
+
+    def _required_state(self, what: str) -> OptimizerState:
+        state = super()._required_state(what)
+        if not (self._slots and self._is_derived) or self._count is not None:
+            return state
+        slots = get(state.inner_state, "slots")
+        changed = {v.name: jnp.asarray(v.value) for v in self._slots if v.value is not slots[v.name]}
+        if changed:  # assigned from outside
+            state = state._replace(inner_state=replace(state.inner_state, slots={**slots, **changed}))
+            self._keep(state)
+        return state
 
     @property
     def slot_variables(self) -> tuple[Variable, ...]:
@@ -128,8 +158,8 @@ class Derivable(Facade, abstract=True):
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        is_setting = name.startswith("_") or name in ("lr", "learning_rate", "iterations")
-        if self._is_derived and not is_setting and self.built:  # numbers in update_step are part of the program
+        is_own = any(name in vars(owner) for owner in type(self).__mro__ if owner.__module__.startswith("gradtx."))
+        if not is_own and self._is_derived and self.built:  # numbers in update_step are part of the program
             object.__setattr__(self, "_version", self._version + 1)
             object.__setattr__(self, "_live", None)
 
@@ -147,7 +177,7 @@ class Derivable(Facade, abstract=True):
             return super()._compiled(program)
         programs = dict(self._programs or {})
         if program not in programs:
-            programs[program] = program.again()
+            programs[program] = program.undonated()  # what its variables hold may be in someone's hands
             self._programs = programs
         return programs[program]
 
@@ -197,7 +227,10 @@ class Derivable(Facade, abstract=True):
 
     def _get_variable_index(self, variable: Any) -> int:
         """Which of the variables it was built with this is."""
-        return list(self._built or ()).index(variable.path)
+        known = list(self._built or ())
+        if variable.path not in known:
+            raise ValueError(f"{type(self).__name__}: built for {', '.join(known)}, got {variable.path}")
+        return known.index(variable.path)
 
     def assign(self, variable: Any, value: Any) -> None:
         """Give a variable another value."""
@@ -214,8 +247,37 @@ class Derivable(Facade, abstract=True):
     def slot_weights(self) -> Iterator[Weight]:
         if not self._is_derived:
             yield from super().slot_weights()
-        for variable in self._slots:
+        for variable in self._slots if self._is_derived else ():
             yield Weight(variable.name, "slots", variable.name)
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_programs": None}
+        return super().__getstate__() | {"_programs": None, "_handle": None}
+
+
+class _Reference:
+    """Stands for an optimizer in programs: what JAX's caches have seen they keep, and its state with it."""
+
+    def __init__(self, owner: Derivable) -> None:
+        self.owner = weakref.ref(owner)
+
+    def __repr__(self) -> str:
+        return repr(self.owner())
+
+
+def _with_variables(build: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """A `build` that may be given any tree of arrays, and sees a list of variables."""
+
+    @functools.wraps(build)
+    def wrapped(self: Derivable, variables: Tree) -> None:
+        if self.built:
+            return Facade.build(self, variables)  # which refuses others
+        given = Variables.of(variables)
+        pairs = zip(given.values, given.names, strict=True)
+        build(self, given.leaves if given.are_assignable else [Variable(value, name) for value, name in pairs])
+        if not self.built:
+            raise TypeError(f"{type(self).__name__}.build must call super().build(variables) first")
+        if not given.are_assignable:
+            self._assignable = None  # these only stood for arrays
+        return None
+
+    return wrapped

@@ -62,6 +62,11 @@ class SavedOptimizer(NamedTuple):
     "Of the weights, as stored, in the stored order; 0, 1, ... in the files of Keras 3."
     weights: tuple[np.ndarray, ...]
     "Copies, in the byte order of the machine."
+    name: str = ""
+    """What Keras 3 calls the optimizer in .weights.h5 and .keras files, such as adam; empty in all others.
+
+    It may be any name that the user gave, or have a number behind it, multi_optimizer_1.
+    """
 
 
 # Reading.
@@ -86,7 +91,7 @@ def read_optimizer(path: str | os.PathLike[str]) -> SavedOptimizer:
     ...     write_optimizer(path, SavedOptimizer("keras2", "SGD", {"lr": 0.1}, ("SGD/moment:0",), (moment,)))
     ...     read_optimizer(path)
     SavedOptimizer(generation='keras2', class_name='SGD', config={'lr': 0.1}, names=('SGD/moment:0',),
-                   weights=(array([1., 1., 1.], dtype=float32),))
+                   weights=(array([1., 1., 1.], dtype=float32),), name='')
     """
     path = pathlib.Path(path)
     h5py = _h5py()
@@ -201,11 +206,14 @@ def _variables(file: Any) -> Any:
     return None
 
 
-def _read_variables(group: Any) -> tuple[tuple[str, ...], tuple[np.ndarray, ...]]:
-    """Keras 3: datasets 0, 1, ..., in the order of the optimizer's `variables`; HDF5 sorts 10 before 2."""
+def _read_variables(group: Any) -> tuple[tuple[str, ...], tuple[np.ndarray, ...], str]:
+    """Keras 3: datasets 0, 1, ..., in the order of the optimizer's `variables`; HDF5 sorts 10 before 2.
+
+    Gives the names and the weights, and the name of the optimizer.
+    """
     number = len(_expect_group("vars", group))
     names = tuple(map(str, range(min(number, MAX_WEIGHTS + 1))))
-    return names, _weights(group, names)
+    return names, _weights(group, names), _text(group, "name") or ""
 
 
 def _read_archive(file: BinaryIO) -> SavedOptimizer:
@@ -233,7 +241,7 @@ def _read_archive(file: BinaryIO) -> SavedOptimizer:
                         "the model was saved without its optimizer: no compile_config.optimizer in config.json, no "
                         "group 'optimizer/vars' in model.weights.h5; save a compiled model"
                     )
-                weights = ((), ()) if group is None else _read_variables(group)
+                weights = ((), (), "") if group is None else _read_variables(group)
     return SavedOptimizer(_generation(str(version), config), class_name, config, *weights)
 
 
@@ -577,7 +585,8 @@ def _writer(path: pathlib.Path, saved: SavedOptimizer) -> Callable[[Any], None]:
 def _write_variables(file: Any, saved: SavedOptimizer, weights: Sequence[np.ndarray]) -> None:
     group = file.create_group("optimizer/vars")
     if saved.generation == "keras3":
-        group.attrs["name"] = str(saved.config.get("name") or saved.class_name.lower() or "optimizer")
+        name = saved.name or saved.config.get("name") or saved.class_name.lower() or "optimizer"
+        group.attrs["name"] = str(name)
     for index, weight in enumerate(weights):
         _put(group, str(index), weight)
 

@@ -158,7 +158,7 @@ class _LossScale(Holder, abstract=True):
         """Create the state for these parameters. One that the inner optimizer has already is kept, the first time."""
         inner = self.inner_optimizer
         if self._own is not None or not inner.built:
-            inner._build_with(variables)
+            inner.build(variables)
         else:
             inner._recognised(Variables.of(variables), variables)
         self._built, self._assignable, self._live = inner._built, inner._assignable, None
@@ -279,10 +279,9 @@ class LossScaleOptimizer(_LossScale):
     name: Name = None
     "Its name in configs and in those of its weights."
 
-    def check_settings(self) -> None:
-        super().check_settings()
-        if self.name is None:
-            self.name = snake_case(type(self).__name__)
+    @classmethod
+    def default_name(cls) -> str | None:
+        return snake_case(cls.__name__)
 
     @classmethod
     def advanced(cls, iterations: Array, old: Any, new: Any) -> Array:

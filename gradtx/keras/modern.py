@@ -4,9 +4,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
+import jax.numpy as jnp
+
 from gradtx.core.base import Transformation
 from gradtx.core.compose import chain
 from gradtx.core.hyperparams import Flag, Fraction, NonNegative, Positive, PositiveInt, Rate
+from gradtx.core.masks import PatternKind
 from gradtx.core.tree import Tree
 from gradtx.fields import get
 from gradtx.keras.custom import Derivable
@@ -46,6 +49,8 @@ class Modern(Derivable, abstract=True):
     "Every how many steps the mean is written over the parameters; `None`: only by `finalize_variable_values`."
     decay: NonNegative = 0.0
     "Keras 2's: the learning rate is divided by 1 + decay · iterations. Keras itself no longer knows it."
+
+    fixed: ClassVar[frozenset[str]] = frozenset({"use_ema"})
 
     _excluded: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
@@ -87,13 +92,20 @@ class Modern(Derivable, abstract=True):
     def exclude_from_weight_decay(self, var_list: Tree = None, var_names: Sequence[str] | None = None) -> None:
         """Leave variables out of weight decay: those of `var_list`, and those whose name contains one of `var_names`.
 
-        Before the optimizer is built. Names are regular expressions, searched in the last part of a variable's path,
-        `kernel` of `dense/kernel`.
+        Before the optimizer is built; further calls add to it. Names are regular expressions, searched in the last
+        part of a variable's path, `kernel` of `dense/kernel`.
         """
+        where = f"{type(self).__name__}.exclude_from_weight_decay"
         if self.built:
-            raise ValueError(f"{type(self).__name__}: exclude_from_weight_decay comes before build and the first step")
-        paths = () if var_list is None else tuple(Variables.of(var_list).names)
-        self._excluded = paths, tuple(var_names or ())
+            raise ValueError(f"{where} comes before build and the first step")
+        variables = Variables.of([] if var_list is None else var_list)
+        if variables.leaves and not variables.are_assignable:
+            raise TypeError(f"{where}: var_list must be variables, arrays have no names: give var_names")
+        if isinstance(var_names, str):
+            raise TypeError(f"{where}: var_names must be a list of strings, got {var_names!r}")
+        patterns = [PatternKind().convert(f"{where}: var_names", name) for name in var_names or ()]
+        paths, known = self._excluded
+        self._excluded = (*paths, *variables.names), (*known, *patterns)
         self._live = None
 
     def finalize_variable_values(self, var_list: Tree) -> Any:
@@ -101,8 +113,10 @@ class Modern(Derivable, abstract=True):
         variables = Variables.of(var_list)
         names = self._recognised(variables, var_list)
         values = dict(zip(names, variables.values, strict=True))
-        if self.use_ema:
-            values = self._required_state("finalize_variable_values").inner_state.eval_params(values)
+        state = self._required_state("finalize_variable_values")
+        if self.use_ema and self.iterations > 0:  # before that there is no mean
+            mean = state.inner_state.average
+            values = {name: jnp.array(mean[name], value.dtype) for name, value in values.items()}
         return handed_back(variables, [values[name] for name in names])
 
     def average_weights(self) -> Iterator[Weight]:

@@ -233,16 +233,22 @@ class MultiOptimizer(Holder):
     _groups: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def check_settings(self) -> None:
-        if self.name is None:
-            self.name = snake_case(type(self).__name__)
         if isinstance(self.optimizer_map, OptimizerMap):
             self._chosen = _distinct([*self.optimizer_map.values(), self.optimizer_map.default_optimizer])
         self._share_factor(self._chosen)
 
+    @classmethod
+    def default_name(cls) -> str | None:
+        return snake_case(cls.__name__)
+
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if name == "loss_scale_factor":
-            for opt in self._chosen:
+        followers = self._chosen if name == "loss_scale_factor" else ()
+        for opt in followers:
+            opt.loss_scale_factor = None
+        try:
+            super().__setattr__(name, value)
+        finally:
+            for opt in followers:
                 opt.loss_scale_factor = self.loss_scale_factor
 
     def _share_factor(self, optimizers: Iterable[Facade]) -> None:

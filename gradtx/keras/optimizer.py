@@ -5,6 +5,8 @@ chain of its update; `compose` of its generation puts clipping, decay and the re
 `opt.transformation` shows it.
 """
 
+import copy
+import inspect
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,11 +21,20 @@ from jax import Array
 from gradtx.core import check, numerics
 from gradtx.core.base import Transformation, with_own_buffers
 from gradtx.core.hyperparams import NonNegativeInt, Rate, is_schedule, kind_of
+from gradtx.core.spec import Spec
 from gradtx.core.tree import Tree
 from gradtx.fields import get, replace
 from gradtx.keras import schedules
 from gradtx.keras.files import SavedOptimizer, read_optimizer, write_optimizer
-from gradtx.keras.step import OptimizerState, Program, gradient, minimize, step, step_once
+from gradtx.keras.step import (
+    OptimizerState,
+    Program,
+    gradient_program,
+    minimize_program,
+    same_program,
+    step,
+    step_once,
+)
 from gradtx.keras.table import Table
 from gradtx.keras.transforms import set_counters
 from gradtx.keras.variable import Variables, array, handed_back, is_variable, unique
@@ -49,6 +60,11 @@ class Weight(NamedTuple):
     forgotten: bool = False
     "Whether the generation itself does not save it: it comes last, and `set_weights` does without it."
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is in the state of the chain."""
+        return self.derived is None and self.field not in ("iterations", "learning_rate")
+
 
 class Facade(Table, abstract=True):
     """Base of all optimizer classes. See `gradtx.keras.Optimizer`, that of Keras 3, for how to use and derive one."""
@@ -64,12 +80,16 @@ class Facade(Table, abstract=True):
     legacy_format: ClassVar[bool] = True
     "Whether configs say `{class_name, config}` of what is inside, as before Keras 3."
 
-    _rate: Any = None
+    fixed: ClassVar[frozenset[str]] = frozenset()
+    "Settings that shape the state, and cannot be changed once it is there."
+
+    _rate: Any = None  # what was given for the learning rate
     _state: OptimizerState | None = None
-    _built: dict[str, jax.ShapeDtypeStruct] | None = None
-    _assignable: list[Any] | None = None
-    _live: tuple[Any, Any] | None = None
-    _start: dict[str, Any] | None = None
+    _built: dict[str, jax.ShapeDtypeStruct] | None = None  # the parameters by name, in their order
+    _assignable: list[Any] | None = None  # the variables it was built for, if they were variables
+    _live: tuple[Any, Any] | None = None  # the rate in use, and the chain with it as an array
+    _form: Any = None  # the chain that the state belongs to
+    _start: dict[str, Any] | None = None  # the parameters, between `build` and the first use of the state
 
     # What it computes.
 
@@ -88,26 +108,66 @@ class Facade(Table, abstract=True):
 
     def _rate_in_use(self) -> Any:
         """A number, or a schedule."""
-        return float(self._rate()) if takes_nothing(self._rate) else self._rate
+        rate = self._rate
+        if rate is None:
+            raise RuntimeError(f"{type(self).__name__}: call super().__init__(learning_rate=...) first")
+        return float(self.convert("learning_rate", _RATE, rate())) if takes_nothing(rate) else rate
 
     def _transformation_with_live_rate(self) -> Transformation:
         """The same with the rate for an array, so that no other rate needs another program."""
         rate = self._rate_in_use()
         if self._live is None or self._live[0] is not rate:
-            self._live = rate, self.compose(rate if is_schedule(rate) else jnp.asarray(rate, jnp.result_type(float)))
+            tx = self.compose(rate if is_schedule(rate) else jnp.asarray(rate, jnp.result_type(float)))
+            if self._state is not None and not same_program(tx, self._form):
+                self._reform(tx)
+            self._live, self._form = (rate, tx), tx
         return self._live[1]
+
+    def _reform(self, tx: Transformation) -> None:
+        """Give the state the form that another chain wants, after a change of settings; what both remember is kept."""
+        old, built = self._required_state("another setting"), self._built or {}
+        with jax.ensure_compile_time_eval():
+            start = tx.init({name: jnp.zeros(like.shape, like.dtype) for name, like in built.items()})
+            if jax.tree.structure(start) == jax.tree.structure(old.inner_state):
+                return
+            self._state = OptimizerState(old.iterations, start)
+            remembered = [
+                w for w in self.weight_list() if w.is_kept and get(old.inner_state, w.field, None) is not None
+            ]
+            kept = {weight: self._value_of(weight, old, None) for weight in remembered}
+            kept[Weight("iterations", "iterations")] = old.iterations
+            self._keep(with_own_buffers(self._with(kept, self._state)[0], ()))
 
     # Its settings.
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _RATES:
             self._set_rate(value)
-        elif name in self.fields() or name.startswith("_") or _is_property(type(self), name) or self._is_free:
+        elif name in self.fields():
+            self._set_field(name, value)
+        elif name.startswith("_") or _is_property(type(self), name) or self._is_free:
             super().__setattr__(name, value)
         else:
             raise AttributeError(f"{type(self).__name__} has no {name}; it has {', '.join(self.fields())}")
-        if name in self.fields():
-            object.__setattr__(self, "_live", None)
+
+    def _set_field(self, name: str, value: Any) -> None:
+        """Set a checked argument; if it does not go with the others, nothing is changed."""
+        own = vars(self)
+        if self._built is not None and name in self.fixed and value != own[name]:
+            raise ValueError(f"{type(self).__name__}: {name} shapes the state: set it before the optimizer is built")
+        before = own.get(name)
+        super().__setattr__(name, value)
+        self._live = None
+        if not self._made:
+            return
+        self._made = False  # a check may set what it completes
+        try:
+            self.check_settings()
+        except Exception:
+            object.__setattr__(self, name, before)
+            raise
+        finally:
+            self._made = True
 
     @property
     def _is_free(self) -> bool:
@@ -118,7 +178,10 @@ class Facade(Table, abstract=True):
         rate = value
         if not is_schedule(value):
             rate = self.convert("learning_rate", _RATE, value.value if is_variable(value) else value)
+            if rate > np.finfo(np.float32).max:
+                raise ValueError(f"{type(self).__name__}: learning_rate {rate:g} is more than float32 holds")
         object.__setattr__(self, "_rate", rate)
+        object.__setattr__(self, "_live", None)
 
     @property
     def learning_rate(self) -> Any:
@@ -141,6 +204,11 @@ class Facade(Table, abstract=True):
         """Go on with the learning rate that was among weights; 0.1 stays 0.1, and does not become its float32."""
         if rate is not None and np.float32(rate) != np.float32(self.learning_rate):
             self._set_rate(float(rate))
+
+    def _check_rate(self, rate: Any) -> None:
+        """Refuse a learning rate that was among weights."""
+        for value in () if rate is None else np.ravel(rate):
+            self.convert("learning_rate", _RATE, value)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
@@ -197,6 +265,12 @@ class Facade(Table, abstract=True):
         given = Variables.of(variables)
         if not given.leaves:
             raise ValueError(f"{type(self).__name__}: there are no parameters in {variables!r}")
+        self._refuse_tracers(given.values)
+        if own := [n for n, v in zip(given.names, given.leaves, strict=True) if getattr(v, _OVERWRITES, False)]:
+            raise ValueError(
+                f"{type(self).__name__}: {own[0]} is overwritten with its gradient, as Keras does with its scales for "
+                "float8: keep it out of the parameters, or train in Keras itself (gradtx.keras.as_keras)"
+            )
         if self._built is not None:
             self._recognised(given, variables)  # that is, refused, if these are others
             return
@@ -209,16 +283,14 @@ class Facade(Table, abstract=True):
 
     def _make_state(self) -> None:
         """The state before the first step; made when it is first needed, once whoever overrides `build` has done so."""
-        params, self._start = self._start, None
-        self._keep(OptimizerState(numerics.counter(), self._transformation_with_live_rate().init(params)))
+        with jax.ensure_compile_time_eval():  # it may be needed first inside of jax.jit
+            state = OptimizerState(numerics.counter(), self._transformation_with_live_rate().init(self._start))
+        self._start = None
+        self._keep(state)
 
     def _keep(self, state: OptimizerState) -> None:
         """Go on from this state."""
         self._state = state
-
-    def _build_with(self, params: Tree) -> None:
-        """Build at the first step."""
-        self.build(params)
 
     @property
     def built(self) -> bool:
@@ -266,30 +338,32 @@ class Facade(Table, abstract=True):
             raise TypeError(f"{type(self).__name__}.apply_gradients takes pairs (gradient, variable)")
         return self.apply([grad for grad, _ in pairs], [variable for _, variable in pairs])
 
-    def minimize(self, loss: Callable[[Any], Any], params: Tree = None, constraints: Any = None) -> Any:
-        """One step down the gradient of `loss(params)`: gradient and update in one compiled program.
+    def minimize(self, loss: Callable[..., Any], params: Tree = None, *batch: Any, constraints: Any = None) -> Any:
+        """One step down the gradient of `loss(params, *batch)`: gradient and update in one compiled program.
 
-        `loss` is a function of the parameters that gives a scalar. Calling this again with the same function compiles
-        nothing; a new lambda every time does. Returns the new parameters; variables are assigned.
-        `constraints` are functions by the names of variables, applied after the step.
+        `loss` is a function of the parameters, and of what else is given here, that gives a scalar. Calling this again
+        with the same function compiles nothing; with a new lambda every time it does, so give it the batch rather than
+        close over it. Returns the new parameters; variables are assigned. `constraints` are functions by the names of
+        variables, applied after the step.
         """
         params = self._required_variables() if params is None else params
         variables = Variables.of(params)
-        _check_loss(type(self).__name__, "minimize(loss, params)", loss)
+        _check_loss(type(self).__name__, "minimize(loss, params, *batch)", loss)
         names = self._recognised(variables, params)
         self._refuse_tracers(variables.values)
         values = dict(zip(names, variables.values, strict=True))
         tx, state = self._transformation_with_live_rate(), self._required_state("minimize")
         projections = (*_constraints(names, variables.leaves), *_checked_constraints(constraints, names))
-        new, state = self._compiled(minimize)(
-            tx, loss, self.loss_scale(), variables.treedef, tuple(names), state, values, projections, type(self)
+        program = self._compiled(minimize_program(loss))
+        new, state = program(
+            tx, self.loss_scale(), variables.treedef, tuple(names), state, values, batch, projections, type(self)
         )
         self._keep(state)
         return handed_back(variables, [new[name] for name in names])
 
-    def get_gradients(self, loss: Callable[[Any], Any], params: Tree) -> Tree:
-        """The gradients of `loss(params)`, a function of the parameters, clipped as this optimizer clips them."""
-        grads = self._gradients(loss, params)
+    def get_gradients(self, loss: Callable[..., Any], params: Tree, *batch: Any) -> Tree:
+        """The gradients of `loss(params, *batch)`, a function, clipped as this optimizer clips them."""
+        grads = self._gradients(loss, params, *batch)
         clipping = self.clipping()
         return grads if clipping is None else clipping.update(grads, clipping.init(grads))[0]
 
@@ -297,10 +371,10 @@ class Facade(Table, abstract=True):
         """What is done to gradients first; nothing by default."""
         return None
 
-    def _gradients(self, loss: Callable[[Any], Any], params: Tree) -> Tree:
+    def _gradients(self, loss: Callable[..., Any], params: Tree, *batch: Any) -> Tree:
         variables = Variables.of(params)
-        _check_loss(type(self).__name__, "get_gradients(loss, params)", loss)
-        return gradient(loss, variables.treedef.unflatten(variables.values))
+        _check_loss(type(self).__name__, "get_gradients(loss, params, *batch)", loss)
+        return gradient_program(loss)(variables.treedef.unflatten(variables.values), *batch)
 
     def _advance(self, grads: dict[str, Any], params: dict[str, Any], constraints: Any) -> dict[str, Any]:
         """Step the variables that have gradients."""
@@ -315,12 +389,16 @@ class Facade(Table, abstract=True):
                 f"{type(self).__name__}: no gradients for {', '.join(missing)}; they stay as they are", stacklevel=4
             )
         tx, state = self._transformation_with_live_rate(), self._required_state("apply")
-        moving = {name: params[name] for name in active}
+        params = {**self._others(params), **params}
         constraints = tuple(pair for pair in constraints if pair[0] in active)
-        every = tuple(self._built or ())
-        new, state = self._compiled(step)(tx, every, state, active, moving, constraints, type(self))
+        new, state = self._compiled(step)(tx, state, active, params, constraints, type(self))
         self._keep(state)
-        return {**params, **new}
+        return new
+
+    def _others(self, params: dict[str, Any]) -> dict[str, Any]:
+        """The variables it was built for that are not among these."""
+        every = zip(self._built or (), self._assignable or (), strict=False)
+        return {name: array(variable) for name, variable in every if name not in params}
 
     def _compiled(self, program: Program) -> Program:
         """The program, shared by all optimizers."""
@@ -348,14 +426,14 @@ class Facade(Table, abstract=True):
         names = self._recognised(variables, trainable_variables)
         params = dict(zip(names, variables.values, strict=True))
         given = self._matched(grads, variables, params)
+        self._transformation_with_live_rate()  # that the state have the form of the present settings
         state, rate = self._state_of(self._named(optimizer_variables))
         tx = self.compose(self._rate_in_use() if rate is None else rate)
         active = {name: grad for name, grad in given.items() if grad is not None}
         if not active:
             raise ValueError(f"{type(self).__name__}: no gradient for any of {', '.join(given)}")
-        moving = {name: params[name] for name in active}
-        new, state = step_once(tx, tuple(self._built or ()), state, active, moving, (), type(self))
-        new = {**params, **new}
+        constraints = _constraints(list(self._built or ()), self._assignable or variables.leaves)
+        new, state = step_once(tx, state, active, params, constraints, type(self))
         rate = jnp.asarray(0.0 if rate is None else rate)
         return (
             variables.treedef.unflatten([new[name] for name in names]),
@@ -372,7 +450,7 @@ class Facade(Table, abstract=True):
     def _recognised(self, variables: Variables, params: Tree) -> list[str]:
         """The names under which the parameters are known; builds on first use."""
         if self._built is None:
-            self._build_with(params)
+            self.build(params)
         built = self._built or {}
         if variables.are_assignable and self._assignable is not None:
             known = {id(variable): name for variable, name in zip(self._assignable, built, strict=True)}
@@ -386,7 +464,9 @@ class Facade(Table, abstract=True):
                 "for other variables make another optimizer"
             )
         names = unique(variables.names)
-        if names != list(built):
+        if self._assignable is not None and not variables.are_assignable and len(names) == len(built):
+            names = list(built)  # the values of the variables it was built for, in their order
+        if names != list(built) and not (variables.are_assignable and built.keys() == set(names)):
             raise ValueError(
                 f"{type(self).__name__}: built for {len(built)} parameters, {', '.join(built)}; "
                 f"got {len(names)}, {', '.join(names)}: for others make another optimizer"
@@ -398,7 +478,8 @@ class Facade(Table, abstract=True):
                     f"is {check.describe(value)} now"
                 )
         if variables.are_assignable:
-            self._assignable = variables.leaves
+            by_name = dict(zip(names, variables.leaves, strict=True))
+            self._assignable = [by_name[name] for name in built]
         return names
 
     def _matched(self, grads: Tree, variables: Variables, params: dict[str, Any]) -> dict[str, Any]:
@@ -406,7 +487,7 @@ class Facade(Table, abstract=True):
         where = type(self).__name__
         leaves = variables.treedef
         try:
-            each = leaves.flatten_up_to(list(grads) if isinstance(grads, tuple) and _is_list(leaves) else grads)
+            each = leaves.flatten_up_to(_as_container(grads, leaves))
         except ValueError:
             raise ValueError(
                 f"{where}: expected a gradient for each of {len(params)} parameters, {leaves}, "
@@ -482,6 +563,7 @@ class Facade(Table, abstract=True):
         """
         self._required_state("set_weights")
         state, rate = self._state_of(self._named([np.array(w) for w in weights]))
+        self._check_rate(rate)
         self._keep(with_own_buffers(state, ()))
         self._take_rate(rate)
 
@@ -525,11 +607,12 @@ class Facade(Table, abstract=True):
                 )
             if not jnp.issubdtype(value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype, np.number):
                 raise ValueError(f"{type(self).__name__}: the weight {weight.name} must be numbers, got {value!r}")
+            if weight.field == "iterations" and not isinstance(value, Array) and not _is_count(value):
+                raise ValueError(f"{type(self).__name__}: the weight {weight.name} must be a count, got {value}")
         return named
 
     def _state_of(self, named: Mapping[Weight, Any]) -> tuple[OptimizerState, Any]:
         """The state that has these weights, and the learning rate if it is among them."""
-        old = self._required_state("its weights")
         missing = [weight for weight in self.weight_list() if weight.derived is None and weight not in named]
         found = {**named, **(self.recovered(missing, named) if missing else {})}
         lost = [weight.name for weight in missing if weight not in found]
@@ -539,6 +622,10 @@ class Facade(Table, abstract=True):
                 "it stays as it is",
                 stacklevel=3,
             )
+        return self._with(found, self._required_state("its weights"))
+
+    def _with(self, found: Mapping[Weight, Any], old: OptimizerState) -> tuple[OptimizerState, Any]:
+        """A state with these weights instead of its own, and the learning rate if it is among them."""
         by_field: dict[str, dict[Any, Any]] = {}
         steps, rate = old.iterations, None
         for weight, value in found.items():
@@ -576,7 +663,7 @@ class Facade(Table, abstract=True):
         Raises:
             FileExistsError: the file is there, and `overwrite` is false.
         """
-        weights, names = tuple(self.get_weights()), tuple(weight.name for weight in self.weight_list())
+        weights, names = tuple(self.get_weights()), tuple(unique([weight.name for weight in self.weight_list()]))
         config = {} if str(filepath).endswith(".weights.h5") else self.get_config()  # which has no place for it
         saved = SavedOptimizer(self.generation, type(self).__name__, config, names, weights)
         write_optimizer(filepath, saved, overwrite=overwrite)
@@ -595,11 +682,25 @@ class Facade(Table, abstract=True):
                 f"{filepath}: holds the weights of {saved.class_name}, this is {type(self).__name__}: "
                 "gradtx.keras.load_optimizer makes the optimizer that belongs to a file"
             )
-        if params is not None and not self.built:
-            self._build_with(params)
-        self.set_weights(saved.weights)
+        if saved.generation not in ("", self.generation):
+            raise ValueError(
+                f"{filepath}: written by {saved.generation}, this is {self.generation}, whose weights are others: "
+                "gradtx.keras.load_optimizer makes the optimizer that belongs to a file"
+            )
+        before = dict(vars(self))
+        try:
+            if params is not None:
+                self.build(params)
+            self.set_weights(saved.weights)
+        except Exception:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
 
-    # Pickle.
+    # Copies.
+
+    def __copy__(self) -> Self:
+        return copy.deepcopy(self)  # a state cannot be shared: each step uses up the one before
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_live": None, "_assignable": None}
@@ -609,18 +710,32 @@ _RATE = kind_of(Rate)
 _RATES = {"lr", "learning_rate"}
 
 
-def takes_nothing(rate: Any) -> bool:
+_OVERWRITES = "overwrite_with_gradient"
+
+
+def takes_nothing(function: Any) -> bool:
     """Whether it is a function without arguments, which Keras takes for a learning rate."""
-    code = getattr(rate, "__code__", None)
-    return code is not None and code.co_argcount == 0 and not code.co_flags & 4
+    if not callable(function) or isinstance(function, Spec | jax.Array):
+        return False
+    try:
+        return not inspect.signature(function).parameters
+    except (TypeError, ValueError):  # of built-in functions
+        return False
+
+
+def _is_count(value: Any) -> bool:
+    return bool(np.isfinite(value)) and value >= 0 and float(value).is_integer()
 
 
 def _is_property(cls: type, name: str) -> bool:
     return isinstance(getattr(cls, name, None), property)
 
 
-def _is_list(treedef: Any) -> bool:
-    return isinstance(treedef.unflatten([0] * treedef.num_leaves), list)
+def _as_container(grads: Tree, treedef: Any) -> Tree:
+    """Gradients in a list where the parameters are in a tuple, or the like: Keras takes any sequence."""
+    kind = type(treedef.unflatten([0] * treedef.num_leaves))
+    is_sequence = isinstance(grads, list | tuple | Iterator) and not hasattr(grads, "_fields")
+    return kind(grads) if kind in (list, tuple) and is_sequence else grads
 
 
 def _constraints(names: Sequence[str], leaves: Sequence[Any]) -> tuple[tuple[str, Callable[..., Any]], ...]:
@@ -637,6 +752,9 @@ def _checked_constraints(constraints: Any, names: Sequence[str]) -> tuple[tuple[
 
 
 def _check_loss(name: str, call: str, loss: Any) -> None:
+    """Refuse what is no function of the parameters."""
+    if takes_nothing(loss):
+        raise TypeError(f"{name}.{call}: the loss must take the parameters, lambda params: ..., and this takes nothing")
     if not callable(loss):
         raise TypeError(
             f"{name}.{call}: the loss must be a function of the parameters that gives a scalar, "

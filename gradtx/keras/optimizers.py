@@ -78,6 +78,8 @@ class PatternsKind:
     numeric = False
 
     def convert(self, where: str, value: Any) -> list[str]:
+        if isinstance(value, str):
+            raise TypeError(f"{where} must be a list of regular expressions, got {value!r}")
         return [PatternKind().convert(where, pattern) for pattern in value or ()]
 
 
@@ -110,6 +112,8 @@ class Optimizer(Modern, abstract=True):
     legacy_format = False
     unknown_argument = ValueError
     quiet: ClassVar[frozenset[str]] = frozenset({"decay"})
+
+    fixed = Modern.fixed | {"gradient_accumulation_steps"}
 
     loss_scale_factor: Positive | None = None
     "By what the loss was multiplied; the gradients are divided by it."
@@ -385,6 +389,7 @@ class Muon(Optimizer):
     )
 
     decays_itself = True
+    fixed = Optimizer.fixed | {"exclude_layers", "exclude_embeddings"}
     learning_rate: Rate = Adam.default("learning_rate")
     adam_beta_1: Decay = Adam.default("beta_1")
     adam_beta_2: Decay = Adam.default("beta_2")

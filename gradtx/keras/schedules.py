@@ -319,7 +319,8 @@ _KEYS = {"module", "class_name", "config", "registered_name", "shared_object_id"
 def serialize(learning_rate_schedule: Any, use_legacy_format: bool = False) -> dict[str, Any]:
     """A schedule as plain data, as Keras 3 writes it, or as tf.keras did: `{class_name, config}`.
 
-    A schedule of gradtx goes by its gradtx config, in the form of Keras 3.
+    A schedule of gradtx goes by its gradtx config, in the form of Keras 3. One of Keras itself is written as Keras
+    writes it; reading gives ours of that name.
 
     Raises:
         TypeError: not a schedule that can be written.
@@ -327,18 +328,42 @@ def serialize(learning_rate_schedule: Any, use_legacy_format: bool = False) -> d
     >>> serialize(InverseTimeDecay(0.1, 5, 0.5), use_legacy_format=True)["class_name"]
     'InverseTimeDecay'
     """
-    if isinstance(learning_rate_schedule, LearningRateSchedule):
+    if _is_of_keras(type(learning_rate_schedule)):
         name, config = type(learning_rate_schedule).__name__, learning_rate_schedule.get_config()
         if use_legacy_format:
             return {"class_name": name, "config": config}
-        if type(learning_rate_schedule) is _BUILT_IN.get(name):
+        if _is_built_in(type(learning_rate_schedule)):
             return _entry("keras.optimizers.schedules", name, config, None)
         return _entry(None, name, config, name)
     if isinstance(learning_rate_schedule, Schedule):
         name = learning_rate_schedule.registered_name
         return _entry("gradtx", name, to_config(learning_rate_schedule), f"gradtx>{name}")
     raise TypeError(
-        f"serialize: expected a LearningRateSchedule or a gradtx schedule, got {describe(learning_rate_schedule)}"
+        f"serialize: expected a LearningRateSchedule or a gradtx schedule, got {_shown(learning_rate_schedule)}"
+    )
+
+
+def _is_of_keras(cls: type) -> bool:
+    """Whether it is a LearningRateSchedule, ours or Keras's, or derived from one."""
+    return any(base.__name__ == "LearningRateSchedule" and hasattr(base, "from_config") for base in cls.__mro__)
+
+
+def _is_built_in(cls: type) -> bool:
+    """Whether it is one of Keras's schedules: ours, or that of an installed Keras."""
+    ours = _BUILT_IN.get(cls.__name__)
+    return ours is not None and (cls is ours or cls.__module__.partition(".")[0] in _OURS)
+
+
+def _shown(thing: Any) -> str:
+    """What it is; and of a function, which has no config, what to do."""
+    if isinstance(thing, type) or not callable(thing):
+        return describe(thing)
+    what = (
+        f"the function {thing.__module__}.{thing.__qualname__}" if hasattr(thing, "__qualname__") else describe(thing)
+    )
+    return (
+        f"{what}, which has no config: use a schedule of gradtx.keras.schedules or gradtx, "
+        "or save the weights alone, in a .weights.h5 file"
     )
 
 

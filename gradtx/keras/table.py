@@ -38,8 +38,8 @@ class NameKind:
     numeric = False
 
     def convert(self, where: str, value: Any) -> str | None:
-        if value is not None and not isinstance(value, str):
-            raise TypeError(f"{where} must be a string, got {describe(value)}")
+        if value is not None and not (isinstance(value, str) and value):
+            raise TypeError(f"{where} must be a string that is not empty, got {describe(value)}")
         return value
 
 
@@ -93,16 +93,20 @@ class Table:
 
     _defaults: ClassVar[dict[str, Any]] = {}
     _abstract: ClassVar[bool] = True
+    _made: bool = False
 
     def __init_subclass__(cls, *, abstract: bool = False, **kwargs: Any) -> None:
         """`abstract` bases have arguments that come after those of the classes derived from them."""
         super().__init_subclass__(**kwargs)
         cls._abstract = abstract
-        declared = [name for name, hint in vars(cls).get("__annotations__", {}).items() if _is_field(name, hint)]
+        declared = [name for name, hint in _annotations(cls).items() if _is_field(name, hint)]
         cls._defaults = {name: vars(cls)[name] for name in declared if name in vars(cls)}
         for name in cls._defaults:  # properties of a base class shall be seen, not these
             delattr(cls, name)
-        if "__init__" not in vars(cls):
+        if "__init__" in vars(cls):
+            parameters = list(inspect.signature(cls.__init__).parameters.values())
+            cls.__signature__ = inspect.Signature(parameters[1:])
+        else:
             keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
             fields = _fields(cls).items()
             parameters = [inspect.Parameter(name, keyword, default=field.default) for name, field in fields]
@@ -118,6 +122,7 @@ class Table:
                 raise TypeError(f"{type(self).__name__}: {name} is missing")
             setattr(self, name, value)
         self.check_settings()
+        object.__setattr__(self, "_made", True)
 
     def check_settings(self) -> None:
         """Refuse arguments that do not go together."""
@@ -182,6 +187,11 @@ class Table:
         return None
 
 
+def _annotations(cls: type) -> dict[str, Any]:
+    """What declares fields: annotations in our own classes. In a user's they are annotations."""
+    return inspect.get_annotations(cls) if cls.__module__.startswith("gradtx.") else {}
+
+
 def _is_field(name: str, hint: Any) -> bool:
     return not name.startswith("_") and typing.get_origin(hint) is not ClassVar
 
@@ -192,7 +202,7 @@ def _fields(cls: type[Table]) -> dict[str, Field]:
     owners = [owner for owner in cls.__mro__ if issubclass(owner, Table)]
     owners.reverse()
     in_order = sorted(owners, key=lambda owner: owner._abstract)  # classes before their bases
-    names = dict.fromkeys(name for owner in in_order for name in vars(owner).get("__annotations__", {}))
+    names = dict.fromkeys(name for owner in in_order for name in _annotations(owner))
     order = {name: i for i, name in enumerate(cls.positional)}
     names = sorted(
         (name for name in names if _is_field(name, hints[name]) and name not in cls.hidden),

@@ -50,9 +50,11 @@ class TFOptimizer(Facade):
 
     _path: tuple[Any, ...] | None = None
 
+    @classmethod
+    def default_name(cls) -> str | None:
+        return snake_case(cls.__name__)
+
     def check_settings(self) -> None:
-        if self.name is None:
-            self.name = snake_case(type(self).__name__)
         rates = {path: v for path, v in _hyperparams(self.optimizer).items() if path[-1] == "learning_rate"}
         if len(rates) == 1:
             ((self._path, rate),) = rates.items()

@@ -1,7 +1,7 @@
 """What an optimizer updates: the leaves of a tree of arrays, or of variables that hold arrays and can be assigned."""
 
 import collections
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -79,6 +79,21 @@ class Variable:
     def __getitem__(self, index: Any) -> Array:
         return self.value[index]
 
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __iter__(self) -> Iterator[Array]:
+        return iter(self.value)
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    def __int__(self) -> int:
+        return int(self.value)
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
     def __repr__(self) -> str:
         return f"Variable({self.name}, {describe(self.value)})"
 
@@ -122,6 +137,8 @@ class Variables(NamedTuple):
     def of(cls, params: Tree) -> "Variables":
         """Those of any tree of arrays or variables."""
         leaves, treedef = jax.tree.flatten(params, is_leaf=is_variable)
+        if 0 < sum(map(is_variable, leaves)) < len(leaves):
+            raise TypeError("variables and arrays are mixed: variables are assigned, arrays handed back; give one kind")
         places = leaf_names(treedef.unflatten(list(range(len(leaves)))))
         own = [getattr(leaf, "path", getattr(leaf, "name", None)) for leaf in leaves]
         return cls(leaves, treedef, [name or place for name, place in zip(own, places, strict=True)])

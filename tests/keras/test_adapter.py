@@ -20,6 +20,7 @@ import gradtx.keras.adapter
 from gradtx.core.hyperparams import Rate
 from gradtx.keras import optimizers
 from gradtx.keras.adapter import as_keras, register_with_keras
+from gradtx.keras.tf_keras import optimizers as tf_keras
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't:DeprecationWarning")  # Keras, NumPy 2
 
@@ -554,6 +555,40 @@ def test_what_is_no_transformation_for_keras(wrong, message):
         as_keras(wrong)
 
 
+UNFIT = {
+    "optax.chain": (lambda: optax.lbfgs(), "TypeError: scale_by_zoom_linesearch.*'value_fn'"),
+    "optax.lookahead": (lambda: optax.lookahead(optax.sgd(0.1), 5, 0.5), "AttributeError: .*'fast'"),
+    "optax.identity, optax.chain": (
+        lambda: gradtx.chain(gradtx.clip(1.0), gradtx.chain(optax.identity(), optax.polyak_sgd())),
+        "TypeError: scale_by_polyak.*'value'",
+    ),
+}
+
+
+@pytest.mark.parametrize("tx", UNFIT)
+@pytest.mark.filterwarnings("ignore:.*fast")
+def test_what_optax_does_not_say_until_its_first_step(tx):
+    """Neither its type nor its signature tells that an update needs more: one is tried when Keras builds it."""
+    make, cause = UNFIT[tx]
+    optimizer = as_keras(make())
+    for _ in range(2):
+        with pytest.raises(TypeError, match=rf"as_keras: {tx} does not work inside Keras \({cause}"):
+            optimizer.build(start())
+    assert not optimizer.built
+
+
+def test_what_cannot_be_compiled_is_not_refused():
+    """Keras may run it without."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        return jax.tree.map(lambda u: u if float(jnp.sum(u)) > 0 else -u, updates), state
+
+    optimizer = as_keras(optax.GradientTransformation(lambda params: (), update))
+    w = keras.Variable(np.ones(2, np.float32))
+    optimizer.apply([jnp.ones(2)], [w])
+    np.testing.assert_array_equal(w.numpy(), [2, 2])
+
+
 # Optimizers of `gradtx.keras`.
 
 
@@ -607,6 +642,87 @@ def test_optimizers_of_ours_by_name():
     assert (optimizer.weight_decay, optimizer.clipnorm) == (0.004, 2.0)
     assert optimizer.transformation == optimizers.AdamW(beta_1=0.8).chain(0.001)
     assert "gradtx>Optimizer" not in keras.saving.get_custom_objects()
+
+
+LOSS_SCALE = r"keras\.optimizers\.LossScaleOptimizer\(as_keras"
+MUST_BE_KERAS_S = {
+    "loss scale": (lambda: optimizers.LossScaleOptimizer(optimizers.SGD()), LOSS_SCALE),
+    "of tf_keras": (lambda: tf_keras.LossScaleOptimizer(tf_keras.SGD()), LOSS_SCALE),
+    "fixed": (
+        lambda: tf_keras.LossScaleOptimizer(tf_keras.SGD(), dynamic=False, initial_scale=8.0),
+        r"as_keras\(inner_optimizer, loss_scale_factor=8\)",
+    ),
+    "several": (
+        lambda: optimizers.MultiOptimizer(optimizers.OptimizerMap(optimizers.SGD())),
+        r"keras\.optimizers\.MultiOptimizer\(keras\.optimizers\.OptimizerMap\(as_keras",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUST_BE_KERAS_S)
+def test_optimizers_that_hold_others_must_be_keras_s(name):
+    """Keras would not scale the loss, and the updates would be 2⁻¹⁵ of what they should be."""
+    make, cure = MUST_BE_KERAS_S[name]
+    with pytest.raises(TypeError, match=rf"Optimizer must be Keras's own.*{cure}"):
+        as_keras(make())
+
+
+def test_a_derived_optimizer_of_ours_must_be_derived_in_keras():
+    class Descent(optimizers.Optimizer):
+        """Plain descent."""
+
+        def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+            self.assign_sub(variable, learning_rate * gradient)
+
+    with pytest.raises(TypeError, match=r"Descent has an update_step .* derive keras\.optimizers\.Optimizer itself"):
+        as_keras(Descent(learning_rate=0.1))
+
+
+def excluding_optimizer(way: str, variables: list[Any]) -> Any:
+    """One that decays neither the first kernel nor what has `bias` in its name."""
+    facade = optimizers.SGD(0.01, weight_decay=1.0)
+    optimizer = as_keras(gradtx.sgd(0.01), weight_decay=1.0)
+    (optimizer if way == "Keras's" else facade).exclude_from_weight_decay(variables[:1], ["bias"])
+    return optimizer if way == "Keras's" else as_keras(facade)
+
+
+@pytest.mark.parametrize("way", ["ours", "Keras's"])
+def test_what_is_excluded_from_weight_decay_is_saved(way, tmp_path):
+    model = make_model()
+    model.compile(optimizer=excluding_optimizer(way, model.trainable_variables), loss="mse")
+    decayed = make_model(as_keras(gradtx.sgd(0.01), weight_decay=1.0))
+    assert np.any(weights(fit(decayed))["net/hidden/kernel"] != weights(fit(model))["net/hidden/kernel"])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    fit(model)
+    fit(loaded)
+    assert_same_model(model, loaded)
+    for optimizer, path in ((model.optimizer, "net/hidden/kernel"), (loaded.optimizer, "hidden/kernel")):
+        again = type(optimizer).from_config(optimizer.get_config())
+        assert again.get_config()["exclude_from_weight_decay"] == {
+            "paths": [path],
+            "patterns": ["bias"],
+            "positions": [0],
+        }
+    assert "exclude_from_weight_decay" not in decayed.optimizer.get_config()
+
+
+def test_an_excluded_variable_that_is_not_there_is_missed():
+    optimizer = excluding_optimizer("ours", make_model().trainable_variables)
+    with pytest.warns(UserWarning, match="no variable net/hidden/kernel, which was to be excluded"):
+        optimizer.build(start())
+    again, variables = type(optimizer).from_config(optimizer.get_config()), make_model().trainable_variables
+    again.build(variables[1:] + variables[:1])
+    found = {"paths": ["net/hidden/kernel"], "patterns": ["bias"], "positions": [3]}
+    assert again.get_config()["exclude_from_weight_decay"] == found
+    moved = type(optimizer).from_config(again.get_config())
+    moved.build(variables)
+    assert moved.get_config()["exclude_from_weight_decay"] == found | {"positions": [0]}, "a bias is there now"
+    anew = type(optimizer).from_config(optimizer.get_config())
+    anew.exclude_from_weight_decay([variables[2]])
+    anew.build(variables)
+    found = {"paths": ["net/head/kernel"], "patterns": [], "positions": [2]}
+    assert anew.get_config()["exclude_from_weight_decay"] == found
 
 
 # Names.

@@ -64,6 +64,20 @@ def test_real_files_have_class_and_config(name, file):
     assert (saved.class_name, saved.config) == (("", {}) if silent else (CASES[name]["cls"], CASES[name]["config"]))
 
 
+@pytest.mark.parametrize(("name", "file"), REAL)
+def test_real_files_of_keras_3_have_the_optimizer_s_name(name, file):
+    has_one = name.startswith("keras3") and file.endswith((".keras", ".weights.h5"))
+    assert read_optimizer(FOLDER / file).name == (CASES[name]["config"]["name"] if has_one else "")
+
+
+def test_an_optimizer_s_name_that_is_no_text(tmp_path):
+    path = copy_of(FOLDER / "keras3_adam.weights.h5", tmp_path)
+    with h5py.File(path, "r+") as file:
+        file["optimizer/vars"].attrs["name"] = 3
+    with pytest.raises(ValueError, match="attribute 'name': expected text"):
+        read_optimizer(path)
+
+
 def test_what_is_read_is_a_copy_and_the_file_is_closed(tmp_path):
     path = copy_of(ADAM, tmp_path)
     first = read_optimizer(path)
@@ -610,11 +624,37 @@ def test_layout_of_natural_bm(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["keras3_adam.weights.h5", "keras3_sgd.weights.h5"])
 def test_layout_of_keras3(tmp_path, name):
-    config = {"name": name[7:].partition(".")[0]}
-    path = tmp_path / "ours.weights.h5"
-    write_optimizer(path, read_optimizer(FOLDER / name)._replace(config=config))
+    path, saved = tmp_path / "ours.weights.h5", read_optimizer(FOLDER / name)
+    write_optimizer(path, saved)
     with h5py.File(path) as ours, h5py.File(FOLDER / name) as theirs:
         assert layout(ours["optimizer"]) == layout(theirs["optimizer"])
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"name": "mine", "config": {"name": "other"}}, "mine"),
+        ({"config": {"name": "adam_1"}}, "adam_1"),
+        ({"config": {}}, "sgd"),
+        ({"config": {}, "class_name": ""}, "optimizer"),
+        ({"name": "mine", "generation": "tf_keras"}, ""),
+    ],
+)
+def test_keras3_has_the_optimizer_s_name(tmp_path, change, name):
+    path = tmp_path / "a.weights.h5"
+    write_optimizer(path, SAVED._replace(**{"generation": "keras3"} | change))
+    assert read_optimizer(path).name == name
+
+
+@pytest.mark.parametrize("generation", ["keras2", "natural_bm", "keras3"])
+def test_weights_go_by_the_order_in_the_file(tmp_path, generation):
+    """HDF5 itself sorts by name."""
+    names = tuple(f"weight_{i}" for i in reversed(range(12)))
+    saved = SavedOptimizer(generation, "SGD", {}, names, tuple(np.float32(i) for i in range(12)))
+    for file in ("a.h5", "a.weights.h5"):
+        write_optimizer(tmp_path / file, saved)
+        assert [float(weight) for weight in read_optimizer(tmp_path / file).weights] == [*range(12)]
+    assert read_optimizer(tmp_path / "a.h5").names == names
 
 
 @pytest.mark.parametrize("name", ["keras224_adam.h5", "keras224_sgd.h5", "keras231_rmsprop.h5"])

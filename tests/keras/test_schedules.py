@@ -1,6 +1,7 @@
 """Keras's schedules: recorded values, real Keras's signatures and configs, both serialised forms, bad input."""
 
 import copy
+import functools
 import inspect
 import json
 import pickle
@@ -10,12 +11,14 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from golden import data
 from keras.optimizers import schedules as real
 
 import gradtx
-from gradtx.keras import schedules
+from gradtx.keras import optimizers, schedules
+from gradtx.keras.files import read_optimizer
 from gradtx.keras.schedules import deserialize, serialize
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't:DeprecationWarning")  # Keras, NumPy 2
@@ -230,6 +233,45 @@ def test_a_schedule_of_gradtx():
         deserialize({"module": "gradtx", "class_name": "adam", "config": gradtx.to_config(gradtx.adam(0.1))})
 
 
+@every_example
+def test_a_schedule_of_the_real_keras(schedule):
+    """It is written as Keras writes it, and becomes ours."""
+    theirs = getattr(real, type(schedule).__name__)(**schedule.get_config())
+    assert serialize(theirs) == real.serialize(theirs)
+    assert deserialize(serialize(theirs)) == schedule
+    assert serialize(theirs, use_legacy_format=True) == serialize(schedule, use_legacy_format=True)
+
+
+def test_a_schedule_of_the_real_keras_in_an_optimizer(tmp_path):
+    opt = optimizers.SGD(real.ExponentialDecay(0.1, 1, 0.5))
+    with jax.numpy_dtype_promotion("standard"):
+        opt.apply([jnp.ones(2)], [jnp.ones(2)])
+    assert optimizers.SGD.from_config(opt.get_config()).settings() == {
+        **opt.settings(),
+        "learning_rate": schedules.ExponentialDecay(0.1, 1, 0.5),
+    }
+    opt.save_weights(tmp_path / "opt.h5")
+    assert read_optimizer(tmp_path / "opt.h5").config["learning_rate"] == serialize(opt.settings()["learning_rate"])
+
+
+def test_one_s_own_derived_from_the_real_keras():
+    class Constant(real.LearningRateSchedule):
+        """A number."""
+
+        def __init__(self, value):
+            self.value = value
+
+        def __call__(self, step):
+            return self.value
+
+        def get_config(self):
+            return {"value": self.value}
+
+    entry = serialize(Constant(0.5))
+    assert entry == {"module": None, "class_name": "Constant", "config": {"value": 0.5}, "registered_name": "Constant"}
+    assert deserialize(entry, {"Constant": Constant})(0) == 0.5
+
+
 # Bad input.
 
 REFUSED = [
@@ -313,11 +355,29 @@ def test_only_schedules_are_serialised(thing):
         serialize(thing)
 
 
+FUNCTIONS = {
+    r"test_schedules\.<lambda>": lambda step: 0.1,
+    r"optax\..*cosine_decay_schedule.*": optax.cosine_decay_schedule(0.1, 10),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_have_no_config_and_say_so(name):
+    message = rf"got the function {name}, which has no config: use a schedule of gradtx.* \.weights\.h5"
+    with pytest.raises(TypeError, match=message):
+        serialize(FUNCTIONS[name])
+    with pytest.raises(TypeError, match=message):
+        optimizers.Adam(FUNCTIONS[name]).get_config()
+    with pytest.raises(TypeError, match="got a partial, which has no config"):
+        serialize(functools.partial(FUNCTIONS[name]))
+
+
 def test_nothing_is_imported():
     """Neither Keras by this module, nor anything by reading a config."""
     program = """
 import sys
-from gradtx.keras import schedules
+from gradtx.keras import optimizers, schedules
+from gradtx.keras.files import read_optimizer
 before = set(sys.modules)
 try:
     schedules.deserialize({"module": "antigravity", "class_name": "x", "config": {}})

@@ -47,9 +47,9 @@ class Optimizer(Classic, abstract=True):
     rate_name = "lr"
     count_dtype = np.float32
 
-    def get_updates(self, params: Tree, constraints: Any, loss: Callable[[Any], Any]) -> Any:
-        """Make one step down the gradient of `loss(params)`; in Keras 1's order of arguments."""
-        return self.minimize(loss, params, constraints)
+    def get_updates(self, params: Tree, constraints: Any, loss: Callable[..., Any], *batch: Any) -> Any:
+        """Make one step down the gradient of `loss(params, *batch)`; in Keras 1's order of arguments."""
+        return self.minimize(loss, params, *batch, constraints=constraints)
 
 
 class SGD(Optimizer, keras2.SGD):

@@ -36,9 +36,9 @@ class Optimizer(Classic, abstract=True):
     rate_name = "lr"
     count_dtype = np.float32
 
-    def get_updates(self, params: Tree, loss: Callable[[Any], Any]) -> Any:
-        """Make one step down the gradient of `loss(params)`; in natural_bm's order of arguments."""
-        return self.minimize(loss, params)
+    def get_updates(self, params: Tree, loss: Callable[..., Any], *batch: Any) -> Any:
+        """Make one step down the gradient of `loss(params, *batch)`; in natural_bm's order of arguments."""
+        return self.minimize(loss, params, *batch)
 
     def header(self) -> Iterator[Weight]:
         yield Weight("iterations", "iterations", dtype=self.count_dtype)
@@ -56,7 +56,8 @@ class SGD(Optimizer):
 
         v ← μₜ v − η g,  θ ← θ + v;  with `nesterov` θ ← θ + μₜ v − η g;  μₜ as in `gradtx.momentum_ramp`
 
-    Steps are counted where `decay` is not 0; without, the momentum is about half its goal from the second step on.
+    Steps are counted where `decay` is not 0; without, the momentum is about half its goal from the second step on, and
+    `iterations` is not among the weights.
     """
 
     slots = ({"moment": "trace"},)

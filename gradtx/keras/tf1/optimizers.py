@@ -6,26 +6,24 @@ Keras users wrapped them in `TFOptimizer`; here they are optimizers as they stan
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core.base import Transformation
 from gradtx.core.hyperparams import Decay, Flag, NonNegative, Rate
-from gradtx.core.tree import Tree
-from gradtx.keras.optimizer import Facade, Weight
+from gradtx.keras.optimizer import Weight
 from gradtx.keras.table import Name
-from gradtx.keras.variable import Variables
+from gradtx.keras.tensorflow import InTensorFlow
 from gradtx.optimizers.adadelta import adadelta
 from gradtx.optimizers.adam import adamw_tf1
 
 __all__ = ["AdadeltaOptimizer", "AdamWOptimizer", "Optimizer"]
 
 
-class Optimizer(Facade, abstract=True):
+class Optimizer(InTensorFlow, abstract=True):
     """Base of TensorFlow 1's optimizers: `minimize(loss, params)`, whose loss is a function, and `apply_gradients`.
 
     Weights are in the order of `optimizer.variables()`, by the names of the variables; the counter comes last.
@@ -37,11 +35,6 @@ class Optimizer(Facade, abstract=True):
     "Accepted; there is nothing to lock."
     name: Name = None
     "Its name."
-
-    def compute_gradients(self, loss: Callable[[Any], Any], var_list: Tree) -> list[tuple[Any, Any]]:
-        """Pairs of a gradient of `loss(var_list)` and its variable, for `apply_gradients`."""
-        grads = self._gradients(loss, var_list)
-        return list(zip(jax.tree.leaves(grads), Variables.of(var_list).leaves, strict=True))
 
     def header(self) -> Iterator[Weight]:
         return iter(())

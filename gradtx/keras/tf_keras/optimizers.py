@@ -6,13 +6,10 @@
 `optimizers.legacy` are those before 2.11, `optimizers.schedules` the schedules.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Self
 
-import jax
-
 from gradtx.core.hyperparams import Flag, PositiveInt, Rate
-from gradtx.core.tree import Tree
 from gradtx.keras import formulas, schedules
 from gradtx.keras import optimizers as keras3
 from gradtx.keras.classic import momentum_product
@@ -20,8 +17,8 @@ from gradtx.keras.loss_scale import TfKerasLossScaleOptimizer
 from gradtx.keras.modern import factored
 from gradtx.keras.optimizer import Weight
 from gradtx.keras.registry import Identifiers
+from gradtx.keras.tensorflow import InTensorFlow
 from gradtx.keras.tf_keras_legacy import optimizers as legacy
-from gradtx.keras.variable import Variables
 
 __all__ = [
     "SGD",
@@ -45,7 +42,7 @@ __all__ = [
 ]
 
 
-class Optimizer(keras3.Optimizer, abstract=True):
+class Optimizer(InTensorFlow, keras3.Optimizer, abstract=True):
     """Base of tf.keras's optimizers since 2.11: Keras 3's without accumulation and loss scale.
 
         params = opt.minimize(loss, params)        # loss is a function of the params
@@ -69,11 +66,6 @@ class Optimizer(keras3.Optimizer, abstract=True):
     @classmethod
     def default_name(cls) -> str | None:
         return cls.__name__
-
-    def compute_gradients(self, loss: Callable[[Any], Any], var_list: Tree) -> list[tuple[Any, Any]]:
-        """Pairs of a gradient of `loss(var_list)` and its variable, for `apply_gradients`."""
-        grads = self._gradients(loss, var_list)
-        return list(zip(jax.tree.leaves(grads), Variables.of(var_list).leaves, strict=True))
 
     def header(self) -> Iterator[Weight]:
         yield Weight("iteration:0", "iterations", dtype="int64")

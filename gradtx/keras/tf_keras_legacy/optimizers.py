@@ -15,9 +15,10 @@ from gradtx.core.hyperparams import Decay, Flag, Fraction, NonNegative, Positive
 from gradtx.core.tree import Tree
 from gradtx.keras import formulas
 from gradtx.keras.loss_scale import TfKerasLossScaleOptimizer
-from gradtx.keras.optimizer import Facade, Weight
+from gradtx.keras.optimizer import Weight
 from gradtx.keras.registry import Identifiers
 from gradtx.keras.table import Epsilon, Name
+from gradtx.keras.tensorflow import InTensorFlow
 from gradtx.keras.transforms import stages, with_decay
 from gradtx.optimizers.ftrl import NonPositive
 from gradtx.transforms.clipping import clip, clip_by_global_norm, clip_by_norm
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 
-class Optimizer(Facade, abstract=True):
+class Optimizer(InTensorFlow, abstract=True):
     """Base of tf.keras's optimizers before 2.11, also known as OptimizerV2.
 
         params = opt.minimize(loss, params)        # loss is a function of the params
@@ -80,9 +81,9 @@ class Optimizer(Facade, abstract=True):
         stages = [kind(limit) for kind, limit in kinds if limit is not None]
         return chain(*stages) if stages else None
 
-    def get_updates(self, loss: Callable[[Any], Any], params: Tree) -> Any:
-        """Make one step down the gradient of `loss(params)`, a function of the parameters; the new parameters."""
-        return self.minimize(loss, params)
+    def get_updates(self, loss: Callable[..., Any], params: Tree, *batch: Any) -> Any:
+        """Make one step down the gradient of `loss(params, *batch)`, a function; gives the new parameters."""
+        return self.minimize(loss, params, *batch)
 
     @property
     def weights(self) -> list[Any]:
