@@ -251,7 +251,7 @@ class Derivable(Facade, abstract=True):
             yield Weight(variable.name, "slots", variable.name)
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_programs": None, "_handle": None}
+        return super().__getstate__() | {"_programs": None, "_handle": None, "_form": None}
 
 
 class _Reference:

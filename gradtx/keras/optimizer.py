@@ -8,6 +8,8 @@ chain of its update; `compose` of its generation puts clipping, decay and the re
 import copy
 import inspect
 import os
+import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
@@ -178,7 +180,7 @@ class Facade(Table, abstract=True):
         rate = value
         if not is_schedule(value):
             rate = self.convert("learning_rate", _RATE, value.value if is_variable(value) else value)
-            if rate > np.finfo(np.float32).max:
+            if rate > float(np.finfo(np.float32).max):
                 raise ValueError(f"{type(self).__name__}: learning_rate {rate:g} is more than float32 holds")
         object.__setattr__(self, "_rate", rate)
         object.__setattr__(self, "_live", None)
@@ -323,6 +325,7 @@ class Facade(Table, abstract=True):
             trainable_variables = self._required_variables()
         variables = Variables.of(trainable_variables)
         names = self._recognised(variables, trainable_variables)
+        grads = _as_container(grads, variables.treedef)
         self._refuse_tracers(variables.values, grads)
         params = dict(zip(names, variables.values, strict=True))
         given = self._matched(grads, variables, params)
@@ -665,7 +668,8 @@ class Facade(Table, abstract=True):
         """
         weights, names = tuple(self.get_weights()), tuple(unique([weight.name for weight in self.weight_list()]))
         config = {} if str(filepath).endswith(".weights.h5") else self.get_config()  # which has no place for it
-        saved = SavedOptimizer(self.generation, type(self).__name__, config, names, weights)
+        name = getattr(self, "name", None) or ""
+        saved = SavedOptimizer(self.generation, type(self).__name__, config, names, weights, name)
         write_optimizer(filepath, saved, overwrite=overwrite)
 
     def load_weights(self, filepath: str | os.PathLike[str], params: Tree = None) -> None:
@@ -682,6 +686,8 @@ class Facade(Table, abstract=True):
                 f"{filepath}: holds the weights of {saved.class_name}, this is {type(self).__name__}: "
                 "gradtx.keras.load_optimizer makes the optimizer that belongs to a file"
             )
+        if other := self._other_class(saved.name):
+            raise ValueError(f"{filepath}: holds the weights of an optimizer called {saved.name}: {other}, it seems")
         if saved.generation not in ("", self.generation):
             raise ValueError(
                 f"{filepath}: written by {saved.generation}, this is {self.generation}, whose weights are others: "
@@ -696,6 +702,14 @@ class Facade(Table, abstract=True):
             vars(self).clear()
             vars(self).update(before)
             raise
+
+    def _other_class(self, name: str) -> str | None:
+        """The other class that an optimizer of this name is, if one is called so: `adam_1` is an Adam."""
+        plain = re.sub(r"_\d+$", "", name).replace("_", "").lower()
+        beside = [item for item in vars(sys.modules[type(self).__module__]).values() if isinstance(item, type)]
+        called = {cls.__name__.lower(): cls for cls in beside if issubclass(cls, Facade)}
+        own = {type(self).__name__.lower(), str(getattr(self, "name", "")).replace("_", "").lower()}
+        return called[plain].__name__ if plain in called.keys() - own else None
 
     # Copies.
 
