@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import gradtx
 import gradtx.keras
@@ -297,6 +298,11 @@ def compilations() -> Iterator[list[int]]:
     before = listener.count
     yield result
     result.append(listener.count - before)
+
+
+def every_other(cases: Any, start: int = 0) -> list[Any]:
+    """Parameters of a test of which every second is left to `make test-long`."""
+    return [pytest.param(case, marks=() if (i + start) % 2 else pytest.mark.long) for i, case in enumerate(cases)]
 
 
 NAMES = {**vars(gradtx.keras), **vars(gradtx.keras.schedules), **vars(gradtx), **globals(), "jnp": jnp}

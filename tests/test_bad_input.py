@@ -803,7 +803,12 @@ def test_standard_extra_arguments_always_pass(name):
 @each_optimizer
 @pytest.mark.parametrize(
     ("param_dtype", "grad_dtype"),
-    [("bfloat16", "float32"), ("float32", "bfloat16"), ("float32", "float16"), ("float16", "bfloat16")],
+    [
+        ("bfloat16", "float32"),
+        ("float32", "bfloat16"),
+        pytest.param("float32", "float16", marks=pytest.mark.long),
+        pytest.param("float16", "bfloat16", marks=pytest.mark.long),
+    ],
 )
 def test_d1_d2_mixed_precision_keeps_every_dtype(tx, param_dtype, grad_dtype):
     params = {"w": jnp.ones((2, 3), param_dtype), "b": jnp.zeros(3, jnp.float32)}

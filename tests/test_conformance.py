@@ -123,7 +123,14 @@ def counters(state: Any) -> list[Any]:
     return [x for path, x in jax.tree_util.tree_leaves_with_path(state) if str(path[-1]) == ".count"]
 
 
-@every_transformation
+def is_made_of_others(case: str) -> bool:
+    """Whether it is a name for a chain of stages that are tested themselves, or another form of what is tested."""
+    return isinstance(TRANSFORMATIONS[case], gradtx.Optimizer) or case.endswith("+toggled")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=pytest.mark.long if is_made_of_others(c) else ()) for c in TRANSFORMATIONS]
+)
 def test_numbers(case, x64):
     """Finite from zero gradients, parameters, both, and at saturated counters; in scan, cond and gradients too."""
     tx = TRANSFORMATIONS[case]

@@ -135,10 +135,6 @@ def test_every_case_recorded_is_decided(source: str):
     assert sorted(recorded - decisions().keys()) == []
 
 
-def test_every_keras_case_recorded_is_reproduced():
-    assert sorted(data.keras().keys() - decisions().keys()) == []
-
-
 def test_what_is_left_out_has_a_reason():
     assert all(reason for reason in cases.LEFT_OUT.values())
 

@@ -30,7 +30,7 @@ def muon_of(numbers, **options):
 
 
 @pytest.mark.parametrize("shape", [(4, 6), (6, 4), (5, 5), (1, 3), (3, 1)])
-@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("complex64", marks=pytest.mark.long)])
 def test_orthogonalize_keeps_the_singular_vectors(shape, dtype):
     """UᴴOV is diagonal, with values of about 1, whatever the size of the matrix."""
     x = RNG.normal(size=shape) if dtype == "float32" else RNG.normal(size=shape) + 1j * RNG.normal(size=shape)

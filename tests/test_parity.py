@@ -18,8 +18,12 @@ def matrices(params):
 
 
 def calls(name, *arguments):
-    """Cases of one function: each of `arguments` is a tuple of positional arguments, the last a dict of keywords."""
-    return [pytest.param(name, a[:-1], a[-1], id=f"{name}-{i}") for i, a in enumerate(arguments)]
+    """Cases of one function: each of `arguments` is a tuple of positional arguments, the last a dict of keywords.
+
+    Every other is left to `make test-long`.
+    """
+    marks = [pytest.mark.long if i % 2 else () for i in range(len(arguments))]
+    return [pytest.param(name, a[:-1], a[-1], id=f"{name}-{i}", marks=marks[i]) for i, a in enumerate(arguments)]
 
 
 SAME = [

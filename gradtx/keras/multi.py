@@ -99,7 +99,7 @@ class OptimizerMap(MutableMapping[str, Any]):
     >>> from gradtx.keras.optimizers import SGD, Adam
     >>> optimizers = OptimizerMap(SGD(0.1), {"encoder/.*": Adam()})
     >>> optimizers["encoder/kernel"], optimizers["decoder/kernel"]
-    (Adam(name='adam'), SGD(learning_rate=0.1, name='sgd'))
+    (Adam(), SGD(learning_rate=0.1))
     """
 
     identifiers: ClassVar[Identifiers | None] = None

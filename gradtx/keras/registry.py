@@ -48,7 +48,7 @@ class Identifiers:
 
         >>> from gradtx.keras import optimizers
         >>> Identifiers("Keras 3", [optimizers.SGD, optimizers.RMSprop]).get("rms_prop")
-        RMSprop(name='rm_sprop')
+        RMSprop()
         """
         if isinstance(identifier, str):
             return self._found("get", identifier, identifier, custom_objects or {})()

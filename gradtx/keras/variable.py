@@ -120,9 +120,8 @@ def is_variable(x: Any) -> bool:
 def array(x: Any) -> Any:
     """The array that a variable holds, or that a number makes; of a strong type, or the next step would be another."""
     x = x.value if is_variable(x) else x
-    if isinstance(x, jax.Array):  # asarray takes its time for nothing
-        return jax.lax.convert_element_type(x, x.dtype) if x.weak_type else x
-    return jnp.asarray(x)
+    x = x if isinstance(x, jax.Array) else jnp.asarray(x)  # asarray takes its time for nothing
+    return jax.lax.convert_element_type(x, x.dtype) if x.weak_type else x
 
 
 class Variables(NamedTuple):

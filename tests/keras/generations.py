@@ -31,7 +31,12 @@ CLASSES = [
     and issubclass(getattr(MODULES[generation], name), Facade)
     and name not in ("Optimizer", "LossScaleOptimizer", "MultiOptimizer", "TFOptimizer")
 ]
-every_class = pytest.mark.parametrize(("generation", "name"), CLASSES, ids=[f"{g}-{n}" for g, n in CLASSES])
+TWICE = ("keras1", "keras2_3")
+"Generations whose chains are those of Keras 2: left to `make test-long`."
+every_class = pytest.mark.parametrize(
+    ("generation", "name"),
+    [pytest.param(g, n, id=f"{g}-{n}", marks=pytest.mark.long if g in TWICE else ()) for g, n in CLASSES],
+)
 
 
 def cls_of(generation: str, name: str) -> Any:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
-from generations import CLASSES, cls_of, every_class, made, varied
+from generations import CLASSES, TWICE, cls_of, every_class, made, varied
 from keras.src import backend
 
 import gradtx
@@ -76,10 +76,25 @@ def keras_variable(value: Any, name: str) -> Any:
         return keras.Variable(value, name=name)
 
 
+SOME = [
+    ("keras3", "Adam"),
+    ("keras3", "Adafactor"),
+    ("keras3", "Nadam"),
+    ("keras3", "ScheduleFreeAdamW"),
+    ("tf_keras", "SGD"),
+    ("tf_keras_legacy", "RMSprop"),
+    ("keras2", "Adam"),
+    ("natural_bm", "SGD"),
+    ("tf1", "AdamWOptimizer"),
+]
+"Where every class would take long."
+some_classes = pytest.mark.parametrize(("generation", "name"), SOME, ids=[f"{g}-{n}" for g, n in SOME])
+
+
 # What parameters may be.
 
 
-@every_class
+@some_classes
 def test_variables_of_both_kinds_and_arrays_give_the_same_numbers(generation, name):
     opt, want = made(generation, name), params()
     others = {}
@@ -106,19 +121,6 @@ TREES = {
     "named": Pair,
     "variables": lambda b, w: {"a": Variable(b, "a"), "z": [Variable(w, "z")]},
 }
-SOME = [
-    ("keras3", "Adam"),
-    ("keras3", "Adafactor"),
-    ("keras3", "Nadam"),
-    ("keras3", "ScheduleFreeAdamW"),
-    ("tf_keras", "SGD"),
-    ("tf_keras_legacy", "RMSprop"),
-    ("keras2", "Adam"),
-    ("natural_bm", "SGD"),
-    ("tf1", "AdamWOptimizer"),
-]
-"Where every class would take long."
-some_classes = pytest.mark.parametrize(("generation", "name"), SOME, ids=[f"{g}-{n}" for g, n in SOME])
 
 
 @pytest.mark.parametrize("tree", TREES)
@@ -171,10 +173,6 @@ def test_variables_need_not_be_given_again():
 
 
 # The chain.
-
-
-TWICE = ("keras1", "keras2_3")
-"Generations whose chains are those of Keras 2: left to `make test-long`."
 
 
 def once(*forms: Any) -> Any:
@@ -319,7 +317,7 @@ def test_iterations_can_be_set(generation, name):
     assert twin.iterations == 10
 
 
-@every_class
+@pytest.mark.parametrize(("generation", "name"), SOME)
 def test_the_counter_saturates(generation, name):
     """Also where a file holds a larger one, as those with 64 bits may."""
     opt, start = running(generation, name)

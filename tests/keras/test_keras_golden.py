@@ -1,6 +1,5 @@
 """Every recorded run of every Keras generation, class by class: parameters, final weights, counters."""
 
-import functools
 import json
 import pathlib
 from typing import Any
@@ -63,7 +62,6 @@ def held(module: Any, about: Any) -> Any:
     return getattr(module, cls)(**kwargs)
 
 
-@functools.cache
 def ran(name: str) -> tuple[Any, list[np.ndarray], list[Any]]:
     """The optimizer after its run, the parameters after the recorded steps, and at the end."""
     case, arrays = CASES[name], np.load(HERE / CASES[name]["file"])
@@ -91,32 +89,26 @@ def close(ours: Any, golden: Any, bound: float, where: str) -> None:
     assert error <= bound, f"{where}: {error:.3g} of at most {bound:.3g}"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        n
-        for n, c in CASES.items()
-        if c["generation"] in GENERATIONS and hasattr(GENERATIONS[c["generation"]], c["cls"].rpartition(".")[2])
-    ],
-)
-def test_parameters(name):
+def test_there_are_as_many_as_were_recorded():
+    assert len(CASES) == 162
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_run_is_the_recorded_one(name):
+    opt, snapshots, _ = ran(name)
+    check_parameters(name, snapshots)
+    check_weights(name, opt)
+    check_counters(name, opt)
+
+
+def check_parameters(name: str, snapshots: list[np.ndarray]) -> None:
     case, golden = CASES[name], np.load(HERE / CASES[name]["file"])
-    _, snapshots, _ = ran(name)
     for step, ours, recorded in zip(golden["steps"], snapshots, golden["params"], strict=True):
         close(ours, recorded, max(2e-5, 4 * case["eq_check_params_err"]), f"after step {step}")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        n
-        for n, c in CASES.items()
-        if c["generation"] in GENERATIONS and hasattr(GENERATIONS[c["generation"]], c["cls"].rpartition(".")[2])
-    ],
-)
-def test_final_weights(name):
+def check_weights(name: str, opt: Any) -> None:
     case, golden = CASES[name], np.load(HERE / CASES[name]["file"])["opt_flat"]
-    opt, _, _ = ran(name)
     saved = [w for about, w in zip(opt.weight_list(), opt.get_weights(), strict=True) if not about.forgotten]
     bound = max(2e-5, 4 * max(case["eq_check_params_err"], case.get("eq_check_weights_err") or 0))
     start = 0
@@ -136,9 +128,9 @@ COUNTERS = {
 "What the manifest calls the counters that a generation did not save, and how our weights are told."
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if COUNTERS.keys() & case.keys()])
-def test_counters_that_were_never_saved(name):
-    case, (opt, _, _) = CASES[name], ran(name)
+def check_counters(name: str, opt: Any) -> None:
+    """Those that the generation never saved."""
+    case = CASES[name]
     weights = dict(zip(opt.weight_list(), opt.get_weights(), strict=True))
     for key, called in COUNTERS.items():
         if key in case:
