@@ -36,6 +36,16 @@ def with_numbers(cases):
     return pytest.mark.parametrize("case", [case for case, value in cases.items() if helpers.numbers(value)])
 
 
+def is_made_of_others(case: str) -> bool:
+    """Whether it is a name for a chain of stages that are tested themselves, or another form of what is tested."""
+    return isinstance(TRANSFORMATIONS[case], gradtx.Optimizer) or case.endswith("+toggled")
+
+
+def is_part_of_an_optimizer(case: str) -> bool:
+    """Whether there is an optimizer of the same name, `adam` of `scale_by_adam`, which is tested itself."""
+    return case.startswith("scale_by_") and case.removeprefix("scale_by_") in TRANSFORMATIONS
+
+
 def value(case: str) -> Any:
     return (TRANSFORMATIONS | SCHEDULES)[case]
 
@@ -123,11 +133,6 @@ def counters(state: Any) -> list[Any]:
     return [x for path, x in jax.tree_util.tree_leaves_with_path(state) if str(path[-1]) == ".count"]
 
 
-def is_made_of_others(case: str) -> bool:
-    """Whether it is a name for a chain of stages that are tested themselves, or another form of what is tested."""
-    return isinstance(TRANSFORMATIONS[case], gradtx.Optimizer) or case.endswith("+toggled")
-
-
 @pytest.mark.parametrize(
     "case", [pytest.param(c, marks=pytest.mark.long if is_made_of_others(c) else ()) for c in TRANSFORMATIONS]
 )
@@ -183,7 +188,9 @@ def test_numbers(case, x64):
 # Compilation, donation, eager calls.
 
 
-@every_class
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=pytest.mark.long if is_part_of_an_optimizer(c) else ()) for c in LEAST]
+)
 def test_eager_jitted_and_donated(case):
     """One compilation for equal instances called eagerly, one trace for all jitted steps, and the same numbers.
 
@@ -241,7 +248,14 @@ def test_empty_trees(case):
 # Hyper-parameters.
 
 
-@with_numbers(LEAST)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=pytest.mark.long if is_made_of_others(case) else ())
+        for case, tx in LEAST.items()
+        if helpers.numbers(tx)
+    ],
+)
 def test_hyperparameters_may_be_arrays_and_schedules(case):
     """A number, the same number as an array, batched, or from a schedule: one result.
 

@@ -196,7 +196,7 @@ def test_weights_have_keras_s_names(name, base):
     assert got == expected
 
 
-@pytest.mark.parametrize("base", ["nothing", "together"])
+@pytest.mark.parametrize("base", [pytest.param("nothing", marks=pytest.mark.long), "together"])
 @pytest.mark.parametrize("name", CLASSES)
 def test_weights_are_exchanged_in_mid_training(name, base):
     """After 25 steps each takes the other's weights, and both go on alike."""
