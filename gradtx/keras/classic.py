@@ -13,7 +13,7 @@ from gradtx.core.compose import chain
 from gradtx.core.hyperparams import Flag, Positive
 from gradtx.core.tree import Tree
 from gradtx.keras.optimizer import Facade, Weight
-from gradtx.keras.transforms import counting_from, stages, with_decay
+from gradtx.keras.transforms import clipped, counting_from, with_decay
 from gradtx.transforms.clipping import clip, clip_by_global_norm
 
 __all__ = ["Classic", "forgotten_iterations", "momentum_product", "unused_maxima"]
@@ -41,8 +41,7 @@ class Classic(Facade, abstract=True):
     "Whether steps are counted from 1, as mostly happened on TensorFlow, instead of from 0."
 
     def compose(self, learning_rate: Any) -> Transformation:
-        tx, clipping = self.chain(with_decay(learning_rate, getattr(self, "decay", 0.0))), self.clipping()
-        tx = tx if clipping is None else chain(*clipping.stages, *stages(tx))
+        tx = clipped(self.chain(with_decay(learning_rate, getattr(self, "decay", 0.0))), self.clipping())
         return counting_from(tx, 1) if self.counter_first else tx
 
     @property

@@ -245,10 +245,9 @@ class Derivable(Facade, abstract=True):
         variable.assign_sub(value)
 
     def slot_weights(self) -> Iterator[Weight]:
-        if not self._is_derived:
-            yield from super().slot_weights()
-        for variable in self._slots if self._is_derived else ():
-            yield Weight(variable.name, "slots", variable.name)
+        if self._is_derived:
+            return (Weight(variable.name, "slots", variable.name) for variable in self._slots)
+        return super().slot_weights()
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_programs": None, "_handle": None, "_form": None}

@@ -20,6 +20,7 @@ from gradtx.keras.modern import snake_case
 from gradtx.keras.optimizer import Facade, Weight
 from gradtx.keras.step import OptimizerState
 from gradtx.keras.table import Name
+from gradtx.keras.transforms import COUNTERS
 from gradtx.keras.variable import Variables
 from gradtx.transforms.scaling import scale
 from gradtx.wrappers.common import choose
@@ -63,7 +64,7 @@ def _counted_on(state: Any) -> Any:
     """The state with its counters one further, and nothing else."""
 
     def step(path: tuple[Any, ...], leaf: Any) -> Any:
-        is_counter = bool(path) and getattr(path[-1], "name", "") in ("count", "step_count")
+        is_counter = bool(path) and getattr(path[-1], "name", "") in COUNTERS
         return numerics.increment(leaf) if is_counter else leaf
 
     return jax.tree_util.tree_map_with_path(step, state)
@@ -154,13 +155,10 @@ class _LossScale(Holder, abstract=True):
 
     # The state: that of the scale, around that of the inner optimizer.
 
-    def build(self, variables: Tree) -> None:
-        """Create the state for these parameters. One that the inner optimizer has already is kept, the first time."""
+    def _build_for(self, given: Variables) -> None:
+        """Build the inner optimizer, or keep the state that it has already."""
         inner = self.inner_optimizer
-        if self._own is not None or not inner.built:
-            inner.build(variables)
-        else:
-            inner._recognised(Variables.of(variables), variables)
+        inner.build(given.treedef.unflatten(given.leaves))
         self._built, self._assignable, self._live = inner._built, inner._assignable, None
         self._own = self._before()
 

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 
 from gradtx.core.base import Transformation
-from gradtx.core.compose import chain
 from gradtx.core.hyperparams import Flag, Fraction, NonNegative, Positive, PositiveInt, Rate
 from gradtx.core.masks import PatternKind
 from gradtx.core.tree import Tree
@@ -15,7 +14,7 @@ from gradtx.fields import get
 from gradtx.keras.custom import Derivable
 from gradtx.keras.optimizer import Weight
 from gradtx.keras.step import OptimizerState
-from gradtx.keras.transforms import decay_first, excluding, keras_ema, stages
+from gradtx.keras.transforms import clipped, decay_first, excluding, keras_ema
 from gradtx.keras.variable import Variables, handed_back
 from gradtx.transforms.clipping import clip, clip_by_global_norm, clip_by_norm
 
@@ -68,8 +67,7 @@ class Modern(Derivable, abstract=True):
 
     def clipped_and_decayed(self, learning_rate: Any) -> Transformation:
         """The update, behind clipping and weight decay."""
-        tx, clipping = self.decaying(self.chain(learning_rate), learning_rate), self.clipping()
-        return tx if clipping is None else chain(clipping, *stages(tx))
+        return clipped(self.decaying(self.chain(learning_rate), learning_rate), self.clipping())
 
     def decaying(self, tx: Transformation, learning_rate: Any) -> Transformation:
         """The update `tx`, behind weight decay."""
@@ -113,11 +111,16 @@ class Modern(Derivable, abstract=True):
         variables = Variables.of(var_list)
         names = self._recognised(variables, var_list)
         values = dict(zip(names, variables.values, strict=True))
-        state = self._required_state("finalize_variable_values")
-        if self.use_ema and self.iterations > 0:  # before that there is no mean
-            mean = state.inner_state.average
-            values = {name: jnp.array(mean[name], value.dtype) for name, value in values.items()}
+        values = self.averages(values)
         return handed_back(variables, [values[name] for name in names])
+
+    def averages(self, values: dict[str, Any]) -> dict[str, Any]:
+        """The running means of these variables, by name, in buffers of their own; where there is none, their values."""
+        state = self._required_state("finalize_variable_values")
+        if not self.use_ema or self.iterations == 0:
+            return values
+        mean = state.inner_state.average
+        return {name: jnp.array(mean[name], value.dtype) for name, value in values.items()}
 
     def average_weights(self) -> Iterator[Weight]:
         """Those of the running mean."""

@@ -17,7 +17,7 @@ from gradtx.core.hyperparams import Positive, is_schedule
 from gradtx.core.masks import MaskedNode, is_hidden, leaf_names, visible_only
 from gradtx.core.tree import Tree
 from gradtx.keras.composite import HeldKind, Holder, known, no_rate
-from gradtx.keras.modern import snake_case
+from gradtx.keras.modern import Modern, snake_case
 from gradtx.keras.optimizer import Facade, Weight
 from gradtx.keras.registry import Identifiers
 from gradtx.keras.step import OptimizerState, mirrors
@@ -330,11 +330,8 @@ class MultiOptimizer(Holder):
 
     # The state.
 
-    def build(self, variables: Tree) -> None:
-        """Create the states for these parameters. Those that optimizers have already are kept, the first time."""
-        given = Variables.of(variables)
-        if not given.leaves:
-            raise ValueError(f"{type(self).__name__}: there are no parameters in {variables!r}")
+    def _build_for(self, given: Variables) -> None:
+        """Give each its variables. States that optimizers have already are kept."""
         names = unique(given.names)
         held = [Variable(value, name) for value, name in zip(given.values, names, strict=True)]
         asked = given.leaves if given.are_assignable else held
@@ -424,9 +421,8 @@ class MultiOptimizer(Holder):
         names = self._recognised(variables, var_list)
         values = dict(zip(names, variables.values, strict=True))
         for opt in self._chosen:
-            if getattr(opt, "use_ema", False) and opt._built:
-                own = {name: values[name] for name in opt._built}
-                values |= opt._required_state("finalize_variable_values").inner_state.eval_params(own)
+            if isinstance(opt, Modern) and opt._built:
+                values |= opt.averages({name: values[name] for name in opt._built})
         return handed_back(variables, [values[name] for name in names])
 
 

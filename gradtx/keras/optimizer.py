@@ -276,6 +276,10 @@ class Facade(Table, abstract=True):
         if self._built is not None:
             self._recognised(given, variables)  # that is, refused, if these are others
             return
+        self._build_for(given)
+
+    def _build_for(self, given: Variables) -> None:
+        """Remember the parameters, for which the state is made when it is needed."""
         params = dict(zip(unique(given.names), given.values, strict=True))
         check.inexact_leaves(f"{type(self).__name__}: params", params, "leave it out of the parameters")
         self._built = {name: jax.ShapeDtypeStruct(p.shape, p.dtype) for name, p in params.items()}
@@ -325,10 +329,9 @@ class Facade(Table, abstract=True):
             trainable_variables = self._required_variables()
         variables = Variables.of(trainable_variables)
         names = self._recognised(variables, trainable_variables)
-        grads = _as_container(grads, variables.treedef)
-        self._refuse_tracers(variables.values, grads)
         params = dict(zip(names, variables.values, strict=True))
         given = self._matched(grads, variables, params)
+        self._refuse_tracers(params, given)
         new = self._advance(given, params, _constraints(names, variables.leaves))
         return handed_back(variables, [new[name] for name in names])
 
@@ -381,13 +384,8 @@ class Facade(Table, abstract=True):
 
     def _advance(self, grads: dict[str, Any], params: dict[str, Any], constraints: Any) -> dict[str, Any]:
         """Step the variables that have gradients."""
-        missing = [name for name, grad in grads.items() if grad is None]
-        active = {name: grad for name, grad in grads.items() if grad is not None}
-        if not active:
-            raise ValueError(
-                f"{type(self).__name__}: no gradient for any of {', '.join(grads)}: does the loss depend on them?"
-            )
-        if missing:
+        active = self._active(grads)
+        if missing := [name for name in grads if name not in active]:
             warnings.warn(
                 f"{type(self).__name__}: no gradients for {', '.join(missing)}; they stay as they are", stacklevel=4
             )
@@ -397,6 +395,15 @@ class Facade(Table, abstract=True):
         new, state = self._compiled(step)(tx, state, active, params, constraints, type(self))
         self._keep(state)
         return new
+
+    def _active(self, grads: dict[str, Any]) -> dict[str, Any]:
+        """The gradients that there are; there must be one."""
+        active = {name: grad for name, grad in grads.items() if grad is not None}
+        if not active:
+            raise ValueError(
+                f"{type(self).__name__}: no gradient for any of {', '.join(grads)}: does the loss depend on them?"
+            )
+        return active
 
     def _others(self, params: dict[str, Any]) -> dict[str, Any]:
         """The variables it was built for that are not among these."""
@@ -432,11 +439,8 @@ class Facade(Table, abstract=True):
         self._transformation_with_live_rate()  # that the state have the form of the present settings
         state, rate = self._state_of(self._named(optimizer_variables))
         tx = self.compose(self._rate_in_use() if rate is None else rate)
-        active = {name: grad for name, grad in given.items() if grad is not None}
-        if not active:
-            raise ValueError(f"{type(self).__name__}: no gradient for any of {', '.join(given)}")
         constraints = _constraints(list(self._built or ()), self._assignable or variables.leaves)
-        new, state = step_once(tx, state, active, params, constraints, type(self))
+        new, state = step_once(tx, state, self._active(given), params, constraints, type(self))
         rate = jnp.asarray(0.0 if rate is None else rate)
         return (
             variables.treedef.unflatten([new[name] for name in names]),
@@ -722,8 +726,6 @@ class Facade(Table, abstract=True):
 
 _RATE = kind_of(Rate)
 _RATES = {"lr", "learning_rate"}
-
-
 _OVERWRITES = "overwrite_with_gradient"
 
 

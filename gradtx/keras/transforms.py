@@ -192,12 +192,16 @@ class counting_from(Container, name="keras.counting_from"):
         return update_inner(self.inner, updates, state, params, extra)
 
 
+COUNTERS = ("count", "step_count")
+"What states call the number of updates made."
+
+
 def set_counters(state: Any, count: Any, window: int = 1) -> Any:
     """The state as after `count` updates, as far as its counters go: those of `accumulate` and inside by windows."""
 
     def renew(path: tuple[Any, ...], leaf: Any) -> Any:
         names = [getattr(key, "name", "") for key in path]
-        if not names or names[-1] not in ("count", "step_count", "mini_step", "gradient_step"):
+        if not names or names[-1] not in (*COUNTERS, "mini_step", "gradient_step"):
             return leaf
         steps = jnp.asarray(count, jnp.int32)
         if names[-1] == "mini_step":
@@ -236,6 +240,11 @@ class schedule_with_warmup(Schedule, name="keras.schedule_with_warmup"):
 
     def at(self, t: Array) -> Any:
         return self.schedule(t.astype(jnp.int32)) * jnp.minimum((t + 1) / self.steps, 1)
+
+
+def clipped(tx: Transformation, clipping: Transformation | None) -> Transformation:
+    """The transformation behind clipping, if there is any."""
+    return tx if clipping is None else chain(*stages(clipping), *stages(tx))
 
 
 def with_decay(learning_rate: Any, decay: float) -> Any:

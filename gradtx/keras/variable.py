@@ -133,6 +133,8 @@ class Variables(NamedTuple):
     "The structure around them."
     names: list[str]
     "`dense/kernel`: the variable's own path, or where in the tree the array is."
+    values: list[Any]
+    "Their arrays."
 
     @classmethod
     def of(cls, params: Tree) -> "Variables":
@@ -142,12 +144,8 @@ class Variables(NamedTuple):
             raise TypeError("variables and arrays are mixed: variables are assigned, arrays handed back; give one kind")
         places = leaf_names(treedef.unflatten(list(range(len(leaves)))))
         own = [getattr(leaf, "path", getattr(leaf, "name", None)) for leaf in leaves]
-        return cls(leaves, treedef, [name or place for name, place in zip(own, places, strict=True)])
-
-    @property
-    def values(self) -> list[Any]:
-        """Their arrays."""
-        return list(map(array, self.leaves))
+        names = [name or place for name, place in zip(own, places, strict=True)]
+        return cls(leaves, treedef, names, list(map(array, leaves)))
 
     @property
     def are_assignable(self) -> bool:

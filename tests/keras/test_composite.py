@@ -658,3 +658,32 @@ def test_configs_of_earlier_keras_3():
     assert repr(KERAS3.get({**config, "config": config["config"] | idle})) == repr(LossScaleOptimizer(Adam()))
     with pytest.raises(ValueError, match="weight_decay"):
         KERAS3.get({**config, "config": config["config"] | {"weight_decay": 0.1}})
+
+
+def averaging():
+    return MultiOptimizer(OptimizerMap(SGD(0.1, use_ema=True), {"kernel": Adam(0.1, use_ema=True)}))
+
+
+@pytest.mark.parametrize(
+    "make", [averaging, lambda: LossScaleOptimizer(SGD(0.1, use_ema=True))], ids=["multi", "scale"]
+)
+def test_training_goes_on_after_finalizing(make):
+    opt = make()
+    start = opt.apply(grads(), params())
+    mean = opt.finalize_variable_values(start)
+    kept = jax.tree.map(np.array, mean)
+    opt.apply(grads(), start)
+    same(mean, kept)
+    opt.apply(grads(), mean)
+
+
+@pytest.mark.parametrize("make", [averaging, lambda: LossScaleOptimizer(Adam(0.1))], ids=["multi", "scale"])
+def test_building_again_changes_nothing(make):
+    opt = make()
+    opt.apply(grads(np.inf), params())
+    opt.apply(grads(), params())
+    before = opt.get_weights()
+    opt.build(params())
+    same(opt.get_weights(), before)
+    with pytest.raises(ValueError, match="built for"):
+        opt.build({"other": jnp.ones(2)})

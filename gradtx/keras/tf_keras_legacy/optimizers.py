@@ -19,7 +19,7 @@ from gradtx.keras.optimizer import Weight
 from gradtx.keras.registry import Identifiers
 from gradtx.keras.table import Epsilon, Name
 from gradtx.keras.tensorflow import InTensorFlow
-from gradtx.keras.transforms import stages, with_decay
+from gradtx.keras.transforms import clipped, with_decay
 from gradtx.optimizers.ftrl import NonPositive
 from gradtx.transforms.clipping import clip, clip_by_global_norm, clip_by_norm
 
@@ -73,8 +73,7 @@ class Optimizer(InTensorFlow, abstract=True):
         return cls.__name__
 
     def compose(self, learning_rate: Any) -> Transformation:
-        tx, clipping = self.chain(with_decay(learning_rate, self.decay)), self.clipping()
-        return tx if clipping is None else chain(*clipping.stages, *stages(tx))
+        return clipped(self.chain(with_decay(learning_rate, self.decay)), self.clipping())
 
     def clipping(self) -> chain | None:
         kinds = ((clip, self.clipvalue), (clip_by_norm, self.clipnorm), (clip_by_global_norm, self.global_clipnorm))
@@ -222,9 +221,7 @@ class Nadam(Optimizer):
         return self.decay
 
     def compose(self, learning_rate: Any) -> Transformation:
-        clipping = self.clipping()
-        tx = self.chain(learning_rate)
-        return tx if clipping is None else chain(*clipping.stages, *stages(tx))
+        return clipped(self.chain(learning_rate), self.clipping())
 
     def header(self) -> Iterator[Weight]:
         yield from super().header()
