@@ -44,6 +44,10 @@ class Holder(Facade, abstract=True):
         """The optimizers that it holds."""
         raise NotImplementedError(f"{type(self).__name__} defines no optimizers")
 
+    @property
+    def _parts(self) -> list[Facade]:
+        return [self, *self.optimizers]
+
     def _joined(self, own: Any, parts: Sequence[OptimizerState]) -> OptimizerState:
         """The state made of its own and those of the optimizers held."""
         raise NotImplementedError(f"{type(self).__name__} does not say how to join states")

@@ -267,6 +267,8 @@ class LossScaleOptimizer(_LossScale):
     """
 
     unknown_argument = ValueError
+    generation = "keras3"
+    legacy_format = False
 
     inner_optimizer: Held
     "The optimizer. It has the learning rate and all the rest."

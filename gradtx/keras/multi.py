@@ -221,6 +221,8 @@ class MultiOptimizer(Holder):
     """
 
     unknown_argument = ValueError
+    generation = "keras3"
+    legacy_format = False
 
     optimizer_map: Annotated[Any, MapKind()]
     "An `OptimizerMap`, or a function from a variable to its optimizer."

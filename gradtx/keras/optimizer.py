@@ -78,7 +78,7 @@ class Facade(Table, abstract=True):
     the sign round.
     """
     generation: ClassVar[str] = ""
-    "What files call its generation."
+    "What files call its generation; nothing, if any may have it."
     legacy_format: ClassVar[bool] = True
     "Whether configs say `{class_name, config}` of what is inside, as before Keras 3."
 
@@ -692,20 +692,26 @@ class Facade(Table, abstract=True):
             )
         if other := self._other_class(saved.name):
             raise ValueError(f"{filepath}: holds the weights of an optimizer called {saved.name}: {other}, it seems")
-        if saved.generation not in ("", self.generation):
+        if "" not in (saved.generation, self.generation) and saved.generation != self.generation:
             raise ValueError(
                 f"{filepath}: written by {saved.generation}, this is {self.generation}, whose weights are others: "
                 "gradtx.keras.load_optimizer makes the optimizer that belongs to a file"
             )
-        before = dict(vars(self))
+        before = [(one, dict(vars(one))) for one in self._parts]
         try:
             if params is not None:
                 self.build(params)
             self.set_weights(saved.weights)
         except Exception:
-            vars(self).clear()
-            vars(self).update(before)
+            for one, attributes in before:
+                vars(one).clear()
+                vars(one).update(attributes)
             raise
+
+    @property
+    def _parts(self) -> list["Facade"]:
+        """Itself, and the optimizers that it holds."""
+        return [self]
 
     def _other_class(self, name: str) -> str | None:
         """The other class that an optimizer of this name is, if one is called so: `adam_1` is an Adam."""

@@ -687,3 +687,21 @@ def test_building_again_changes_nothing(make):
     same(opt.get_weights(), before)
     with pytest.raises(ValueError, match="built for"):
         opt.build({"other": jnp.ones(2)})
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".weights.h5"])
+@pytest.mark.parametrize("make", [averaging, lambda: LossScaleOptimizer(Adam(0.1))], ids=["multi", "scale"])
+def test_files(make, suffix, tmp_path):
+    pytest.importorskip("h5py")
+    opt, file = make(), tmp_path / f"opt{suffix}"
+    after = opt.apply(grads(), params())
+    opt.save_weights(file)
+    loaded = make()
+    with pytest.raises(ValueError, match="shape"):
+        loaded.load_weights(file, jax.tree.map(lambda x: x[None], params()))
+    assert not any(one.built for one in (loaded, *loaded.optimizers))
+    loaded.load_weights(file, params())
+    again = [loaded] if suffix == ".weights.h5" else [loaded, gradtx.keras.load_optimizer(file, params())]
+    expected = opt.apply(grads(), after)
+    for one in again:
+        same(one.apply(grads(), after), expected)
