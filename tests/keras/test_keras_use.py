@@ -192,6 +192,14 @@ def test_a_variable_is_a_sequence_and_a_number():
     assert not bool(Variable(0.0))
 
 
+def test_the_counter_that_is_ahead_stays_ahead():
+    opt, twin = (keras2.Adam(0.1, decay=0.5, counter_first=True) for _ in range(2))
+    p = train(opt)
+    twin.build(p)
+    twin.set_weights(opt.get_weights())
+    same(train(twin, p, start=3), train(opt, p, start=3), rtol=1e-7)
+
+
 # Learning rates.
 
 
