@@ -8,10 +8,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core.dtypes import dtype_of, is_inexact
+from gradtx.core.dtypes import is_complex, is_inexact
 from gradtx.core.tree import Tree, path_str
 
 __all__ = ["describe", "inexact_leaves", "same_shapes", "same_structure"]
@@ -19,6 +18,8 @@ __all__ = ["describe", "inexact_leaves", "same_shapes", "same_structure"]
 
 def inexact_leaves(where: str, tree: Tree, cure: str) -> None:
     """Refuse leaves that are not real or complex floating-point arrays."""
+    if all(map(_is_inexact_array, jax.tree.leaves(tree))):
+        return
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if isinstance(leaf, jax.ShapeDtypeStruct):
             raise TypeError(
@@ -27,6 +28,10 @@ def inexact_leaves(where: str, tree: Tree, cure: str) -> None:
             )
         if not is_inexact(leaf):
             raise TypeError(f"{where}{path_str(path)}: expected a floating-point array, got {describe(leaf)}; {cure}")
+
+
+def _is_inexact_array(leaf: Any) -> bool:
+    return is_inexact(leaf) and not isinstance(leaf, jax.ShapeDtypeStruct)
 
 
 def same_structure(where: str, tree: Tree, expected: Tree, like: str) -> None:
@@ -80,16 +85,18 @@ def _describe_node(tree: Tree) -> str:
 
 def same_shapes(where: str, tree: Tree, expected: Tree, like: str, cure: str = "") -> None:
     """Refuse leaves of another shape, and real leaves for complex ones or the reverse. The structures must agree."""
-    pairs = zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(expected), strict=True)
-    for (path, leaf), other in pairs:
-        if np.shape(leaf) != np.shape(other) or _is_complex(leaf) != _is_complex(other):
+    leaves, others = jax.tree.leaves(tree), jax.tree.leaves(expected)
+    if all(map(_is_alike, leaves, others)):
+        return
+    for (path, leaf), other in zip(jax.tree_util.tree_leaves_with_path(tree), others, strict=True):
+        if not _is_alike(leaf, other):
             raise ValueError(
                 f"{where}{path_str(path)}: expected {describe(other)} like {like}, got {describe(leaf)}{cure}"
             )
 
 
-def _is_complex(leaf: Any) -> bool:
-    return is_inexact(leaf) and jnp.issubdtype(dtype_of(leaf), jnp.complexfloating)
+def _is_alike(leaf: Any, other: Any) -> bool:
+    return np.shape(leaf) == np.shape(other) and is_complex(leaf) == is_complex(other)
 
 
 def describe(x: Any) -> str:

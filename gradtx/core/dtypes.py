@@ -1,5 +1,6 @@
 """The dtypes of leaves: casts to the dtype in which they are computed, and casts back."""
 
+import functools
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from jax import Array
 from gradtx.core import numerics
 from gradtx.core.tree import Tree
 
-__all__ = ["cast_like", "dtype_of", "is_inexact", "promote", "scaled", "strong", "upcast"]
+__all__ = ["cast_like", "dtype_of", "is_complex", "is_inexact", "promote", "scaled", "strong", "upcast", "varying_like"]
 
 
 def upcast(x: Any) -> Array:
@@ -35,10 +36,11 @@ def cast_like(tree: Tree, like: Tree) -> Tree:
 
     Inside `shard_map` they vary over the mesh axes over which the corresponding leaves vary.
     """
-    return jax.tree.map(lambda x, other: _varying_like(_cast(x, dtype_of(other)), other), tree, like)
+    return jax.tree.map(lambda x, other: varying_like(_cast(x, dtype_of(other)), other), tree, like)
 
 
-def _varying_like(x: Any, other: Any) -> Any:
+def varying_like(x: Any, other: Any) -> Any:
+    """`x`, which inside `shard_map` varies over the mesh axes over which `other` varies, too."""
     missing = _varying_axes(other) - _varying_axes(x)
     if not missing:
         return x
@@ -69,16 +71,32 @@ def dtype_of(x: Any) -> Any:
 def is_inexact(x: Any) -> bool:
     """Whether a leaf is a real or complex floating-point array, or a Python float."""
     if isinstance(x, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct):
-        return jnp.issubdtype(x.dtype, jnp.inexact)
+        return _is_inexact_dtype(x.dtype)
     return isinstance(x, float | complex)
+
+
+def is_complex(x: Any) -> bool:
+    """Whether a leaf is a complex array or a Python number of that kind."""
+    return is_inexact(x) and _is_complex_dtype(dtype_of(x))
+
+
+@functools.cache
+def _is_inexact_dtype(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.inexact)
+
+
+@functools.cache
+def _is_complex_dtype(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.complexfloating)
 
 
 def _cast(x: Any, dtype: Any) -> Any:
     """A strong array of `dtype`. Keys and the `float0` gradients of integer parameters stay as they are."""
+    if isinstance(x, jax.Array) and x.dtype == dtype and not x.weak_type:  # as it nearly always is
+        return x
     if jnp.issubdtype(dtype_of(x), jax.dtypes.extended) or dtype_of(x) == jax.dtypes.float0:
         return x
-    x = jnp.asarray(x)
-    return x if x.dtype == dtype and not x.weak_type else jax.lax.convert_element_type(x, dtype)
+    return jax.lax.convert_element_type(jnp.asarray(x), dtype)
 
 
 def scaled(factor: Any, tree: Tree) -> Tree:

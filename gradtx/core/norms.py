@@ -1,4 +1,13 @@
-"""Norms of trees, computed without overflow or underflow."""
+"""Norms of trees and of arrays.
+
+Squares of float32 overflow above 1.8e19 and underflow below 1e-19. Three norms differ in what they do about it:
+
+- `norm`, of a whole tree, is right for all finite elements. Where the plain sum of squares is not to be trusted, two
+  more are taken from scaled elements: one branch for the whole tree, however many leaves there are.
+- `leaf_norm`, of one array, is right for all finite elements, by two passes without a branch.
+- `plain_norm`, of one array, is the root of the plain sum of squares: one pass, which XLA fuses with what computes
+  the array. It is meant for updates and parameters, whose sizes are moderate.
+"""
 
 import functools
 import operator
@@ -10,17 +19,16 @@ import numpy as np
 from jax import Array
 
 from gradtx.core import numerics
-from gradtx.core.dtypes import promote, upcast
+from gradtx.core.dtypes import promote, upcast, varying_like
 from gradtx.core.tree import Tree
 
-__all__ = ["finite_norm", "inner_product", "norm", "norm_and_finite_norm", "rms"]
+__all__ = ["finite_norm", "inner_product", "leaf_norm", "norm", "norm_and_finite_norm", "plain_norm", "rms"]
 
 
 def norm(tree: Tree) -> Array:
     """√Σ|x|² over all leaves, accumulated in at least float32; 0 for an empty tree, NaN if an element is NaN.
 
-    It is right also where squares overflow or underflow: when the plain sum of squares leaves the safe range, it is
-    computed again from scaled elements.
+    It is right also where squares overflow or underflow.
 
     >>> norm({"a": jnp.array([3e30]), "b": jnp.array([4e30])})
     Array(5.e+30, dtype=float32)
@@ -47,9 +55,23 @@ def _widest_real(leaves: list[Array]) -> Any:
     return functools.reduce(np.promote_types, dtypes, np.dtype(np.float32))
 
 
+def leaf_norm(x: Array) -> Array:
+    """√Σ|x|² of one array, right also where squares overflow or underflow. NaN if an element is NaN, else ∞ if one is.
+
+    >>> leaf_norm(jnp.array([3e30, 4e30]))
+    Array(5.e+30, dtype=float32)
+    """
+    return _leaf_norm(upcast(x)) if x.size else plain_norm(x)
+
+
+def plain_norm(x: Array) -> Array:
+    """√Σ|x|² of one array, by the plain sum of squares: above 1.8e19 in float32 it is ∞, below 1e-19 it may be 0."""
+    return numerics.sqrt(jnp.sum(numerics.abs_sq(upcast(x))))
+
+
 def rms(x: Array) -> Array:
-    """√mean |x|² of one array, 0 for an array of no elements."""
-    return norm(x) / max(x.size, 1) ** 0.5
+    """√mean |x|² of one array, by its `plain_norm`; 0 for an array of no elements."""
+    return plain_norm(x) / max(x.size, 1) ** 0.5
 
 
 def _behind_barrier(x: Array) -> Array:
@@ -67,47 +89,71 @@ def inner_product(a: Tree, b: Tree, dtype: Any) -> Array:
     return sum((x.astype(dtype) for x in jax.tree.leaves(products)), jnp.zeros((), dtype))
 
 
+# The norm of a tree.
+
+
 @jax.custom_jvp
 def _norms(leaves: list[Array]) -> tuple[Array, Array]:
     """`norm` and `finite_norm` of leaves that are not empty."""
-    total = _sum_of_squares(leaves)
-    return jax.lax.cond(_is_safe(total), lambda _: (jnp.sqrt(total),) * 2, _norms_at_other_scales, leaves)
+    widest = _widest_real(leaves)
+    power = jnp.finfo(widest).maxexp * 5 // 8
+    scales = jnp.asarray([2.0**-power, 1.0, 2.0**power], widest)
+    plain = jnp.stack([_plain_square(x).astype(widest) for x in leaves])
+    others = _squares_if_needed if jax.default_backend() == "cpu" else _squares_at_once
+    scaled = others(plain, scales, leaves)
+    squares = jnp.stack([scaled[0], plain, scaled[1]])
+    finite = jnp.isfinite(squares[0])  # at the smallest scale only a non-finite element makes a sum non-finite
+    totals = jnp.sum(jnp.where(finite, squares, 0), axis=1)
+    best = jnp.argmax(_is_safe(totals))
+    finite_norm = jnp.sqrt(totals[best]) / scales[best]
+    return jnp.where(jnp.all(finite), finite_norm, jnp.sum(squares[0])), finite_norm
 
 
 @_norms.defjvp
 def _(primals: tuple[list[Array]], tangents: tuple[list[Array]]) -> Any:
     (leaves,), (dleaves,) = primals, tangents
     values = _norms(leaves)
-    inverse = jnp.where(values[0] > 0, 1 / values[0], 0)  # the derivative at the origin is taken as 0
-    pairs = zip(map(upcast, leaves), map(upcast, dleaves), strict=True)
-    derivative = _sum_in_widest_dtype(
-        [jnp.sum(jnp.real(jnp.conj(inverse.astype(x.dtype) * x) * dx)) for x, dx in pairs]
-    )
+    derivative = _derivative_of_norm(values[0], leaves, dleaves)
     return values, (derivative, derivative)
 
 
-def _norms_at_other_scales(leaves: list[Array]) -> tuple[Array, Array]:
-    """The norms when the plain sum of squares overflows, underflows or has a non-finite term: the best of three scales.
+def _squares_if_needed(plain: Array, scales: Array, leaves: list[Array]) -> Array:
+    """Sums of squares at the first and the last scale, by scale and leaf; zeros if the plain sums are safe.
 
-    The scales are constants. Textbooks divide by the largest element, but XLA fuses the search for it into the sum of
-    every leaf, so that the time to compile grows with the square of the number of leaves.
+    On a CPU every sum reads the leaves from memory again. A loop, because its body is compiled once.
     """
-    widest = _widest_real(leaves)
-    power = jnp.finfo(widest).maxexp * 5 // 8
-    scales = jnp.asarray([2.0**-power, 1.0, 2.0**power], widest)  # the first whose sum is safe is the right one
 
-    def square_at(scale: Array, x: Array) -> Array:
-        # without the barrier XLA writes the scale, and half-precision leaves in float32, out to memory
-        scale, x = jax.lax.optimization_barrier((scale, x))
-        dtype = np.promote_types(x.dtype, widest)
-        return jnp.sum(numerics.abs_sq(x.astype(dtype) * scale.astype(dtype)))
+    def next_scale(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        i, squares = carry
+        new = jax.lax.concatenate([_square_at(scales[2 * i], x) for x in leaves], 0)
+        return i + 1, jax.lax.dynamic_update_slice(squares, new[None], (i, 0))
 
-    squares = jax.lax.map(lambda scale: jnp.stack([square_at(scale, x) for x in leaves]), scales)
-    finite = jnp.isfinite(squares[0])  # the smallest scale: here only a non-finite element makes a sum non-finite
-    totals = jnp.sum(jnp.where(finite, squares, 0), axis=1)
-    best = jnp.argmax(_is_safe(totals))
-    finite_norm = jnp.sqrt(totals[best]) / scales[best]
-    return jnp.where(jnp.all(finite), finite_norm, jnp.sum(squares[0])), finite_norm
+    count = jnp.where(_is_safe(jnp.sum(plain)), 2, 0)
+    zeros = functools.reduce(varying_like, leaves, jnp.zeros((2, len(leaves)), scales.dtype))
+    return jax.lax.while_loop(lambda carry: carry[0] < 2, next_scale, (count, zeros))[1]
+
+
+def _squares_at_once(plain: Array, scales: Array, leaves: list[Array]) -> Array:
+    """The same, without a branch.
+
+    On accelerators the sums of a leaf share one pass over it, while a branch would make the host wait for its condition.
+    """
+    columns = [jnp.stack([_square_at(scales[0], x), _square_at(scales[2], x)]) for x in leaves]
+    return jax.lax.concatenate(columns, 1)
+
+
+@jax.jit
+def _plain_square(x: Array) -> Array:
+    return jnp.sum(numerics.abs_sq(upcast(x)))
+
+
+@jax.jit
+def _square_at(scale: Array, x: Array) -> Array:
+    """Σ |scale · x|², as an array of one element; the scale is a power of two."""
+    # without the barrier XLA writes the scale, and half-precision leaves in float32, out to memory
+    scale, x = jax.lax.optimization_barrier((scale, x))
+    x = x.astype(np.promote_types(x.dtype, scale.dtype))
+    return jnp.sum(numerics.abs_sq(x * scale.astype(x.dtype)))[None]
 
 
 def _is_safe(total: Array) -> Array:
@@ -116,10 +162,32 @@ def _is_safe(total: Array) -> Array:
     return (total >= limits.tiny / limits.eps) & (total <= limits.max)
 
 
-def _sum_of_squares(leaves: list[Array]) -> Array:
-    return _sum_in_widest_dtype([jnp.sum(numerics.abs_sq(upcast(x))) for x in leaves])
+# The norm of an array.
 
 
-def _sum_in_widest_dtype(terms: list[Array]) -> Array:
+@jax.custom_jvp
+def _leaf_norm(x: Array) -> Array:
+    """The norm of an array that is not empty: its elements are divided by a power of two near the largest first."""
+    largest = jnp.max(jnp.abs(x))
+    _, exponent = jnp.frexp(jnp.where(jnp.isfinite(largest), largest, 1))
+    # in two halves, each of which is a number of the dtype; ldexp would compute the power for every element
+    half = jnp.ldexp(jnp.ones((), largest.dtype), -(exponent // 2))
+    other = jnp.ldexp(jnp.ones((), largest.dtype), -(exponent - exponent // 2))
+    scaled = x * half.astype(x.dtype) * other.astype(x.dtype)
+    return jnp.sqrt(jnp.sum(numerics.abs_sq(scaled))) / half / other
+
+
+@_leaf_norm.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (dx,) = primals, tangents
+    value = _leaf_norm(x)
+    return value, _derivative_of_norm(value, [x], [dx])
+
+
+def _derivative_of_norm(value: Array, leaves: list[Array], dleaves: list[Array]) -> Array:
+    """Re⟨x, dx⟩ / ‖x‖; at the origin it is taken as 0."""
+    inverse = jnp.where(value > 0, 1 / value, 0)
+    pairs = zip(map(upcast, leaves), map(upcast, dleaves), strict=True)
+    terms = [jnp.sum(jnp.real(jnp.conj(inverse.astype(x.dtype) * x) * dx)) for x, dx in pairs]
     widest = max((x.dtype for x in terms), key=lambda dtype: dtype.itemsize)
     return functools.reduce(operator.add, [x.astype(widest) for x in terms])

@@ -4,6 +4,7 @@ Decay rates may be Python numbers or arrays. From Python numbers, constants such
 precision before they meet an array: in float32, 1 − 0.999 is wrong in the fifth digit.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -30,11 +31,13 @@ __all__ = [
 ]
 
 
+@functools.cache
 def compute_dtype(dtype: Any) -> np.dtype[Any]:
     """The dtype in which leaves of `dtype` are computed: at least float32."""
     return np.dtype(np.float32) if jnp.finfo(dtype).bits < 32 else np.dtype(dtype)
 
 
+@functools.cache
 def real_dtype(dtype: Any) -> np.dtype[Any]:
     """The dtype of the real part of numbers of `dtype`."""
     return jnp.finfo(dtype).dtype

@@ -35,7 +35,7 @@ class scale_by_lars(Leafwise):
     "Added to the norms in the denominator; usually 0."
 
     def leaf(self, g: Array, *, param: Array) -> Array:
-        size, slope = norms.norm(param), norms.norm(g)
+        size, slope = norms.plain_norm(param), norms.plain_norm(g)
         zero = (size == 0) | (slope == 0)
         ratio = self.trust_coefficient * size / jnp.where(zero, 1, slope + self.weight_decay * size + self.eps)
         return dtypes.scaled(jnp.where(zero, 1, ratio), g + self.weight_decay * param)

@@ -56,7 +56,8 @@ class clip_by_norm(Leafwise):
     "Largest L2 norm c of a leaf; 1 is usual."
 
     def leaf(self, g: Array) -> Array:
-        return dtypes.scaled(_shrink(self.max_norm, norms.finite_norm(g)), g)
+        norm = norms.leaf_norm(g)
+        return dtypes.scaled(_shrink(self.max_norm, jnp.where(jnp.isfinite(norm), norm, 0)), g)
 
 
 class clip_by_block_rms(Leafwise):
@@ -73,7 +74,7 @@ class clip_by_block_rms(Leafwise):
     "Largest root mean square d of a leaf; 1 is the paper's."
 
     def leaf(self, g: Array) -> Array:
-        return dtypes.scaled(_shrink(self.threshold, norms.finite_norm(g) / max(g.size, 1) ** 0.5), g)
+        return dtypes.scaled(_shrink(self.threshold, norms.rms(g)), g)
 
 
 class ClipByGlobalNormState(NamedTuple):

@@ -46,7 +46,7 @@ def orthogonalize(x: Array, steps: int = 5, coeffs: Any = STANDARD, eps: Any = 1
     is_tall, wide = x.shape[0] > x.shape[1], numerics.compute_dtype(x.dtype)
     x = x.T if is_tall else x  # so that A is the smaller of the two products
     narrow = dtype is not None and not jnp.iscomplexobj(x)
-    x = _normalized_in(dtype, x, eps) if narrow else dtypes.scaled(1 / (norms.norm(x) + eps), x)
+    x = _normalized_in(dtype, x, eps) if narrow else dtypes.scaled(1 / (norms.leaf_norm(x) + eps), x)
     for a, b, c in _triples(coeffs, steps):
         gram = _product(x, jnp.conj(x.T)).astype(x.dtype)
         polynomial = (b * dtypes.upcast(gram) + c * _product(gram, gram)).astype(x.dtype)
@@ -59,9 +59,9 @@ def _normalized_in(dtype: Any, x: Array, eps: Any) -> Array:
 
     A power of two comes out first, which changes no digit: ‖x‖ may be larger than any number of float16.
     """
-    _, exponent = jnp.frexp(norms.norm(x) + eps)
+    _, exponent = jnp.frexp(norms.leaf_norm(x) + eps)
     x = jnp.ldexp(dtypes.upcast(x), -exponent).astype(dtype)
-    norm = norms.norm(x)
+    norm = norms.leaf_norm(x)
     norm = (norm + jnp.ldexp(jnp.asarray(eps, norm.dtype), -exponent)).astype(dtype)
     return (dtypes.upcast(x) / dtypes.upcast(norm)).astype(dtype)
 

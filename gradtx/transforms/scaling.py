@@ -111,7 +111,7 @@ class scale_by_param_block_norm(Leafwise):
     "Lower bound μ of the factor, so that parameters may leave zero."
 
     def leaf(self, g: Array, *, param: Array) -> Array:
-        return dtypes.scaled(jnp.maximum(norms.norm(param), self.min_scale), g)
+        return dtypes.scaled(jnp.maximum(norms.plain_norm(param), self.min_scale), g)
 
 
 class scale_by_param_block_rms(Leafwise):
@@ -150,8 +150,8 @@ class scale_by_trust_ratio(Leafwise):
     "Added to the update's norm, ε; 0 is usual."
 
     def leaf(self, g: Array, *, param: Array) -> Array:
-        param_norm = jnp.maximum(norms.norm(param), self.min_norm)
-        update_norm = jnp.maximum(norms.norm(g), self.min_norm)
+        param_norm = jnp.maximum(norms.plain_norm(param), self.min_norm)
+        update_norm = jnp.maximum(norms.plain_norm(g), self.min_norm)
         zero = (param_norm == 0) | (update_norm == 0)
         ratio = self.trust_coefficient * param_norm / jnp.where(zero, 1, update_norm + self.eps)
         return dtypes.scaled(jnp.where(zero, 1, ratio), g)
