@@ -11,6 +11,7 @@ import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax import Array
 from papers.adam import Adam
@@ -673,6 +674,67 @@ class TestApplyUpdates:
 
     def test_under_jit(self):
         chex.assert_trees_all_equal(jax.jit(gradtx.apply_updates)(PARAMS, GRADS), gradtx.apply_updates(PARAMS, GRADS))
+
+
+class TestStep:
+    """`gradtx.step`: update and apply in one program."""
+
+    TX = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(1e-3))
+
+    @staticmethod
+    def two_calls(tx, grads, state, params, **extra):
+        updates, state = tx.update(grads, state, params, **extra)
+        return gradtx.apply_updates(params, updates), state
+
+    def test_it_is_the_two_calls(self):
+        expected = self.two_calls(self.TX, GRADS, self.TX.init(PARAMS), PARAMS)
+        params = jax.tree.map(jnp.copy, PARAMS)
+        inside = jax.jit(gradtx.step, static_argnums=0)(self.TX, GRADS, self.TX.init(params), params)
+        chex.assert_trees_all_close(inside, expected, rtol=1e-6)
+        assert not any(x.is_deleted() for x in jax.tree.leaves(params))
+        chex.assert_trees_all_close(gradtx.step(self.TX, GRADS, self.TX.init(params), params), expected, rtol=1e-6)
+
+    def test_it_donates_parameters_and_state_but_not_gradients(self):
+        params, state = jax.tree.map(jnp.copy, PARAMS), self.TX.init(PARAMS)
+        new = gradtx.step(self.TX, GRADS, state, params)
+        assert all(x.is_deleted() for x in jax.tree.leaves((params, state[1][0].mu, state[1][0].nu)))
+        assert not any(x.is_deleted() for x in jax.tree.leaves((new, GRADS)))
+
+    def test_it_compiles_once_whatever_the_rate(self):
+        params, state = jax.tree.map(jnp.copy, PARAMS), gradtx.sgd(0.1).init(PARAMS)
+        params, state = gradtx.step(gradtx.sgd(0.1), GRADS, state, params)
+        with helpers.compilations() as compiled:
+            for i in range(5):
+                params, state = gradtx.step(gradtx.sgd(0.1 / (i + 2)), GRADS, state, params)
+        assert compiled == [0]
+
+    def test_extra_arguments(self):
+        tx = gradtx.polyak_sgd(0.5)
+        expected = self.two_calls(tx, GRADS, tx.init(PARAMS), PARAMS, value=jnp.asarray(0.3))
+        params = jax.tree.map(jnp.copy, PARAMS)
+        chex.assert_trees_all_close(gradtx.step(tx, GRADS, tx.init(params), params, value=0.3), expected, rtol=1e-6)
+
+        def loss(params):
+            return sum(jnp.sum(x * x) for x in jax.tree.leaves(params))
+
+        tx, extra = gradtx.lbfgs(), {"value": loss(PARAMS), "grad": jax.grad(loss)(PARAMS), "value_fn": loss}
+        new, _ = gradtx.step(tx, extra["grad"], tx.init(PARAMS), PARAMS, **extra)
+        assert float(loss(new)) < float(loss(PARAMS))
+
+    def test_another_library(self):
+        tx, params = optax.sgd(0.1, momentum=0.9), jax.tree.map(jnp.copy, PARAMS)
+        updates, expected = tx.update(GRADS, tx.init(PARAMS), PARAMS)
+        new, state = gradtx.step(tx, GRADS, tx.init(params), params)
+        chex.assert_trees_all_close((new, state), (gradtx.apply_updates(PARAMS, updates), expected), rtol=1e-6)
+
+    def test_what_is_refused(self):
+        state = self.TX.init(PARAMS)
+        with pytest.raises(TypeError, match="step: tx is the class adam: call it"):
+            gradtx.step(gradtx.adam, GRADS, state, PARAMS)
+        with pytest.raises(TypeError, match="chain: nothing here takes the extra argument 'vlaue'; did you mean value"):
+            gradtx.step(self.TX, GRADS, state, PARAMS, vlaue=1.0)
+        with pytest.raises(ValueError, match="chain: updates: missing"):
+            gradtx.step(self.TX, {}, state, PARAMS)
 
 
 # Buffers and devices.

@@ -1,4 +1,4 @@
-"""Speed, by counting what does not depend on the machine: temporaries, bytes, traces, compilations, equations."""
+"""Speed, by counting what does not depend on the machine: temporaries, bytes, traces, compilations, control flow."""
 
 import functools
 from typing import NamedTuple
@@ -30,6 +30,16 @@ ONE_PASS = {
 }
 TWO_PASSES = {"lamb": gradtx.lamb(1e-3), "adafactor": gradtx.adafactor(1e-2)}
 "These need a norm of the update before it is applied, and so a temporary for the update."
+REPEATED_NORMS = TWO_PASSES | {
+    "lars": gradtx.lars(0.1, momentum=0.9),
+    "muon": gradtx.muon(0.02),
+    "clip_by_norm": gradtx.clip_by_norm(1.0),
+    "clip_by_block_rms": gradtx.clip_by_block_rms(1.0),
+    "adaptive_grad_clip": gradtx.adaptive_grad_clip(0.01),
+    "scale_by_trust_ratio": gradtx.scale_by_trust_ratio(),
+    "scale_by_param_block_norm": gradtx.scale_by_param_block_norm(),
+}
+"These need norms of every leaf."
 
 
 @functools.cache
@@ -96,20 +106,39 @@ def test_bytes_per_parameter(name):
         assert costs["bytes accessed"] / SIZE < bound + 0.1
 
 
-EQUATIONS = {"sgd": 1, "momentum": 2, "adam": 2, "amsgrad": 2, "adamw": 4, "lion": 4, "lamb": 5, "adafactor": 5}
-"Equations per leaf, at most: a call of the formula for each stage, and two operations where a stage is not leafwise."
+EQUATIONS = [*ONE_PASS, *TWO_PASSES]
 
 
 @pytest.mark.parametrize("name", EQUATIONS)
 def test_equations_per_leaf(name):
-    """The arithmetic of a shape is traced once; what is written out for each leaf is the call, and little more."""
+    """The arithmetic of a shape is traced once, for all stages together. Each leaf has one call of it."""
     tx = (ONE_PASS | TWO_PASSES)[name]
 
     def equations(leaves):
         params = [jax.ShapeDtypeStruct((4, 3), "float32")] * leaves
         return len(jax.make_jaxpr(tx.update)(params, jax.eval_shape(tx.init, params), params).eqns)
 
-    assert (equations(30) - equations(10)) / 20 <= EQUATIONS[name]
+    assert (equations(30) - equations(10)) / 20 == 1
+
+
+# Control flow.
+
+
+def control_flow(tx, leaves):
+    """How many conditionals and loops a compiled step has."""
+    params = [jnp.ones((4, 3))] * leaves
+    program = jax.jit(tx.update).lower(params, tx.init(params), params).compile(helpers.AS_BY_DEFAULT)
+    return sum(program.as_text().count(f" {kind}(") for kind in ("conditional", "while"))
+
+
+@pytest.mark.parametrize("name", [*REPEATED_NORMS])
+def test_no_control_flow_per_leaf(name):
+    """A conditional costs time to compile, and on a GPU the host waits for what decides it."""
+    assert control_flow(REPEATED_NORMS[name], 2) == control_flow(REPEATED_NORMS[name], 5) == 0
+
+
+def test_a_norm_of_the_tree_has_one_branch():
+    assert control_flow(gradtx.chain(CLIP, gradtx.adamw(1e-3)), 2) == control_flow(CLIP, 5) == 1
 
 
 # Traces and compilations.

@@ -13,7 +13,7 @@ import numpy as np
 from gradtx.core.dtypes import is_complex, is_inexact
 from gradtx.core.tree import Tree, path_str
 
-__all__ = ["describe", "inexact_leaves", "same_shapes", "same_structure"]
+__all__ = ["describe", "inexact_leaves", "is_alike", "same_shapes", "same_structure"]
 
 
 def inexact_leaves(where: str, tree: Tree, cure: str) -> None:
@@ -86,16 +86,23 @@ def _describe_node(tree: Tree) -> str:
 def same_shapes(where: str, tree: Tree, expected: Tree, like: str, cure: str = "") -> None:
     """Refuse leaves of another shape, and real leaves for complex ones or the reverse. The structures must agree."""
     leaves, others = jax.tree.leaves(tree), jax.tree.leaves(expected)
-    if all(map(_is_alike, leaves, others)):
+    if all(map(_is_like, leaves, others)):
         return
     for (path, leaf), other in zip(jax.tree_util.tree_leaves_with_path(tree), others, strict=True):
-        if not _is_alike(leaf, other):
+        if not _is_like(leaf, other):
             raise ValueError(
                 f"{where}{path_str(path)}: expected {describe(other)} like {like}, got {describe(leaf)}{cure}"
             )
 
 
-def _is_alike(leaf: Any, other: Any) -> bool:
+def is_alike(tree: Tree, expected: Tree) -> bool:
+    """Whether `same_structure` and `same_shapes` hold."""
+    leaves, structure = jax.tree.flatten(tree)
+    others, other_structure = jax.tree.flatten(expected)
+    return structure == other_structure and all(map(_is_like, leaves, others))
+
+
+def _is_like(leaf: Any, other: Any) -> bool:
     return np.shape(leaf) == np.shape(other) and is_complex(leaf) == is_complex(other)
 
 

@@ -2,11 +2,14 @@
 
 import functools
 import inspect
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any
 
 from gradtx.core import check
 from gradtx.core.extras import Extras
 from gradtx.core.hyperparams import is_schedule
+from gradtx.core.leafwise import runs, update_run
 from gradtx.core.run import describe_state, init_stage, name_of, update_stage
 from gradtx.core.transformation import GradientTransformation, Transformation
 from gradtx.core.tree import Tree
@@ -92,16 +95,9 @@ class chain(Container):
         return tuple(init_stage(stage, params) for stage in self.stages)
 
     def update_fn(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        if len(state) != len(self.stages):
-            raise ValueError(
-                f"chain: expected a tuple of {len(self.stages)} states, one for each of "
-                f"{', '.join(map(name_of, self.stages))}, got {describe_state(state)}"
-            )
-        new_state: list[Any] = []
-        for stage, own in zip(self.stages, state, strict=True):
-            updates, own = update_stage(stage, updates, own, params, extra)
-            new_state.append(own)
-        return updates, tuple(new_state)
+        stages, states = zip(*_unpacked(self, state), strict=True) if self.stages else ((), ())
+        updates, new_states = _update_stages(stages, updates, states, params, extra)
+        return updates, _packed(self, iter(new_states))
 
 
 class named_chain(Container):
@@ -144,10 +140,47 @@ class named_chain(Container):
         names = [name for name, _ in self.stages]
         if state.keys() != set(names):
             raise ValueError(f"named_chain: expected the states of {names}, got those of {list(state)}")
-        new_state: dict[str, Any] = {}
-        for name, stage in self.stages:
-            updates, new_state[name] = update_stage(stage, updates, state[name], params, extra)
-        return updates, new_state
+        updates, new_states = _update_stages(self.parts, updates, [state[name] for name in names], params, extra)
+        return updates, dict(zip(names, new_states, strict=True))
+
+
+def _unpacked(tx: Transformation, state: Any) -> Iterator[tuple[Transformation, Any]]:
+    """The stages of a chain, and of the chains in it, with their states."""
+    tx = _composition(tx)
+    if type(tx) is not chain:
+        yield tx, state
+        return
+    if type(state) is not tuple or len(state) != len(tx.stages):
+        raise ValueError(
+            f"chain: expected a tuple of {len(tx.stages)} states, one for each of "
+            f"{', '.join(map(name_of, tx.stages))}, got {describe_state(state)}"
+        )
+    for stage, own in zip(tx.stages, state, strict=True):
+        yield from _unpacked(stage, own)
+
+
+def _packed(tx: Transformation, states: Iterator[Any]) -> Any:
+    """The state of a chain, made of those of its stages: the inverse of `_unpacked`."""
+    tx = _composition(tx)
+    return next(states) if type(tx) is not chain else tuple(_packed(stage, states) for stage in tx.stages)
+
+
+def _composition(tx: Transformation) -> Transformation:
+    """What an optimizer is a name for."""
+    while isinstance(tx, Optimizer):
+        tx = tx.expanded
+    return tx
+
+
+def _update_stages(
+    stages: Iterable[Transformation], updates: Tree, states: Iterable[Any], params: Tree, extra: Mapping[str, Any]
+) -> tuple[Tree, list[Any]]:
+    """The updates and the new states after all stages."""
+    old, new = iter(states), []
+    for run in runs(stages):
+        updates, own = update_run(run, updates, list(itertools.islice(old, len(run))), params, extra)
+        new += own
+    return updates, new
 
 
 class Optimizer(Container, abstract=True):

@@ -12,23 +12,34 @@ from jax import Array
 from gradtx.core import numerics
 from gradtx.core.tree import Tree
 
-__all__ = ["cast_like", "dtype_of", "is_complex", "is_inexact", "promote", "scaled", "strong", "upcast", "varying_like"]
+__all__ = [
+    "cast",
+    "cast_like",
+    "dtype_of",
+    "is_complex",
+    "is_inexact",
+    "promote",
+    "scaled",
+    "strong",
+    "upcast",
+    "varying_like",
+]
 
 
 def upcast(x: Any) -> Array:
     """A strong array in the dtype that `x` is computed in: at least float32."""
-    return _cast(x, numerics.compute_dtype(dtype_of(x)))
+    return cast(x, numerics.compute_dtype(dtype_of(x)))
 
 
 def promote(tree: Tree, like: Tree) -> Tree:
     """Floating-point leaves as strong arrays of the dtype in which each is computed with its corresponding leaf."""
 
-    def cast(x: Any, other: Any) -> Any:
+    def widened(x: Any, other: Any) -> Any:
         if not (is_inexact(x) and is_inexact(other)):
             return x
-        return _cast(x, np.promote_types(*(numerics.compute_dtype(dtype_of(leaf)) for leaf in (x, other))))
+        return cast(x, np.promote_types(*(numerics.compute_dtype(dtype_of(leaf)) for leaf in (x, other))))
 
-    return jax.tree.map(cast, tree, like)
+    return jax.tree.map(widened, tree, like)
 
 
 def cast_like(tree: Tree, like: Tree) -> Tree:
@@ -36,7 +47,7 @@ def cast_like(tree: Tree, like: Tree) -> Tree:
 
     Inside `shard_map` they vary over the mesh axes over which the corresponding leaves vary.
     """
-    return jax.tree.map(lambda x, other: varying_like(_cast(x, dtype_of(other)), other), tree, like)
+    return jax.tree.map(lambda x, other: varying_like(cast(x, dtype_of(other)), other), tree, like)
 
 
 def varying_like(x: Any, other: Any) -> Any:
@@ -60,7 +71,7 @@ def _varying_axes(x: Any) -> frozenset[Any]:
 def strong(tree: Tree) -> Tree:
     """Floating-point leaves, also numbers of Python and NumPy, as strong JAX arrays; other leaves as they are."""
     is_number = lambda x: is_inexact(x) and not isinstance(x, jax.ShapeDtypeStruct)  # noqa: E731
-    return jax.tree.map(lambda x: _cast(x, dtype_of(x)) if is_number(x) else x, tree)
+    return jax.tree.map(lambda x: cast(x, dtype_of(x)) if is_number(x) else x, tree)
 
 
 def dtype_of(x: Any) -> Any:
@@ -90,7 +101,7 @@ def _is_complex_dtype(dtype: Any) -> bool:
     return jnp.issubdtype(dtype, jnp.complexfloating)
 
 
-def _cast(x: Any, dtype: Any) -> Any:
+def cast(x: Any, dtype: Any) -> Any:
     """A strong array of `dtype`. Keys and the `float0` gradients of integer parameters stay as they are."""
     if isinstance(x, jax.Array) and x.dtype == dtype and not x.weak_type:  # as it nearly always is
         return x

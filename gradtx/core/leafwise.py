@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -11,8 +11,8 @@ import numpy as np
 from jax import Array
 
 from gradtx.core import check, dtypes, numerics
-from gradtx.core.extras import Extras
-from gradtx.core.run import name_of
+from gradtx.core.extras import Extras, extras_of
+from gradtx.core.run import at_its_time, check_arguments, name_of, update_stage
 from gradtx.core.transformation import GradientTransformation
 from gradtx.core.tree import Tree, path_str
 
@@ -44,7 +44,9 @@ class Leafwise(GradientTransformation, abstract=True):
     takes_half_precision = True
     elementwise = True
     slots: ClassVar[tuple[str, ...]] = ()
-    "The fields of `State` other than `count`."
+    "The fields of `State` other than `count` and those that are `observed`."
+    observed: ClassVar[tuple[str, ...]] = ()
+    "The fields of `State` that `observe` computes, each a number for the whole tree."
     context: ClassVar[frozenset[str]] = frozenset({"t", "param"})
     "What `leaf` may ask for besides extra arguments."
 
@@ -52,7 +54,7 @@ class Leafwise(GradientTransformation, abstract=True):
         fields = getattr(cls.State, "_fields", None)
         if fields is None:
             raise TypeError(f"{cls.__name__}: State must be a NamedTuple with a field for each slot, got {cls.State}")
-        cls.slots = tuple(name for name in fields if name != "count")
+        cls.slots = tuple(name for name in fields if name != "count" and name not in cls.observed)
         if cls.leaf is not Leafwise.leaf:
             _check_leaf(cls, fields)
         super().__init_subclass__(**kwargs)
@@ -65,39 +67,30 @@ class Leafwise(GradientTransformation, abstract=True):
         """The slots of one parameter before the first update."""
         return tuple(numerics.zeros(param) for _ in self.slots)
 
+    def observe(self, updates: Tree, state: Any) -> dict[str, Any]:
+        """Numbers of the whole tree, computed before its leaves: the new `observed`, and what else `leaf` may ask for.
+
+        By default what is observed is the hyper-parameter of that name.
+        """
+        return {name: getattr(self, name) for name in self.observed}
+
+    def applies_to(self, params: Tree) -> list[bool]:
+        """Whether the formula applies to each leaf. The others stay as they are, and so do their slots."""
+        return [True] * len(jax.tree.leaves(params))
+
     def init_fn(self, params: Tree) -> Any:
         leaves, treedef = jax.tree.flatten(params)
-        return self._joined_state(numerics.counter(), treedef, [self.init_leaf(param) for param in leaves])
+        return self._joined_state({"count": numerics.counter()}, treedef, [self.init_leaf(param) for param in leaves])
 
     def update_fn(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        leaves, treedef = jax.tree.flatten(updates)
-        slots = _slots_of_each_leaf(self, state, updates)
-        param_leaves = [None] * len(leaves) if params is None else jax.tree.leaves(params)
-        count = numerics.increment(state.count) if "count" in state._fields else None
-        context_at = functools.cache(functools.partial(self._context_at, count, extra))
-        results = [self._update_leaf(*leaf, context_at) for leaf in zip(leaves, slots, param_leaves, strict=True)]
-        new_updates = treedef.unflatten([update for update, _ in results])
-        return new_updates, self._joined_state(count, treedef, [new_slots for _, new_slots in results])
+        updates, (state,) = _update_leaves([self], updates, [state], params, [extra])
+        return updates, state
 
-    def _update_leaf(
-        self, g: Array, slots: tuple[Any, ...], param: Any, context_at: Any
-    ) -> tuple[Array, tuple[Any, ...]]:
-        """The update and the new slots of one leaf, in the widest of the compute dtypes of what they are made of."""
-        dtype = functools.reduce(np.promote_types, [*_compute_dtypes((g, param, slots))])
-        tx, context = context_at(dtype)
-        return _apply_formula(tx, context, dtype, g, slots, param if "param" in self._requested else None)
-
-    def _context_at(self, count: Array | None, extra: Mapping[str, Any], dtype: Any) -> tuple[Any, dict[str, Any]]:
-        """This transformation, and what its formula asks for, in the precision of `dtype`."""
-        real = numerics.real_dtype(dtype)
-        t = {"t": count.astype(real)} if "t" in self._requested and count is not None else {}
-        return jax.tree.map(lambda array: array.astype(real), self), {**extra, **t}
-
-    def _joined_state(self, count: Array | None, treedef: Any, slots: list[tuple[Any, ...]]) -> Any:
-        """The state made of the slots of each leaf: for every slot a tree like the parameters."""
-        fields = {name: treedef.unflatten([own[i] for own in slots]) for i, name in enumerate(self.slots)}
+    def _joined_state(self, numbers: Mapping[str, Any], treedef: Any, slots: Sequence[tuple[Any, ...]]) -> Any:
+        """The state made of numbers of the whole tree and, for every slot, a tree like the parameters."""
+        trees = {name: treedef.unflatten([own[i] for own in slots]) for i, name in enumerate(self.slots)}
         state: Any = self.State  # a NamedTuple
-        return state(count=count, **fields) if "count" in state._fields else state(**fields)
+        return state(**{name: numbers[name] for name in state._fields if name in numbers}, **trees)
 
     @functools.cached_property
     def needs_params(self) -> bool:
@@ -113,20 +106,135 @@ class Leafwise(GradientTransformation, abstract=True):
         return Extras.of(self.leaf, skip=1 + len(self.slots), context=self.context)
 
 
-@functools.partial(jax.jit, static_argnums=2)
+# One update: numbers of the whole tree first, then all formulas of a leaf in one call.
+
+
+def _update_leaves(
+    stages: Sequence[Leafwise], updates: Tree, states: Sequence[Any], params: Tree, extras: Sequence[Mapping[str, Any]]
+) -> tuple[Tree, list[Any]]:
+    """The updates and the new states after several stages in turn, of which each is given its own extra arguments."""
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(updates)
+    like = updates if params is None else params
+    param_leaves = [None] * len(leaves) if params is None else jax.tree.leaves(params)
+    numbers = [_numbers(tx, updates, state) for tx, state in zip(stages, states, strict=True)]
+    arrays, structure = jax.tree.flatten((stages, numbers, extras))
+    slots = [_slots_of_each_leaf(tx, state, updates) for tx, state in zip(stages, states, strict=True)]
+    applied = [tx.applies_to(like) for tx in stages]
+    results = []
+    for (path, g), param, own, on in zip(leaves, param_leaves, zip(*slots), zip(*applied), strict=True):  # noqa: B905
+        try:
+            results.append(_apply_formulas(structure, on, arrays, g, own, param))
+        except _UnlikeError as unlike:
+            unlike.refuse(path)
+    new_states = [
+        tx._joined_state(own, treedef, [new[i] for _, new in results])
+        for i, (tx, own) in enumerate(zip(stages, numbers, strict=True))
+    ]
+    return treedef.unflatten([update for update, _ in results]), new_states
+
+
+def _numbers(tx: Leafwise, updates: Tree, state: Any) -> dict[str, Any]:
+    """What is computed once for the whole tree."""
+    numbers = tx.observe(updates, state)
+    fields = {name: dtypes.cast_like(numbers[name], getattr(state, name)) for name in tx.observed}
+    count = {"count": numerics.increment(state.count)} if "count" in getattr(state, "_fields", ()) else {}
+    return numbers | fields | count
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _apply_formulas(
+    structure: Any, applied: tuple[bool, ...], arrays: Any, g: Array, slots: tuple[Any, ...], param: Any
+) -> tuple[Array, list[Any]]:
+    """The update and the new slots of one leaf, which are traced once for all leaves of the same shape."""
+    new_slots = []
+    for tx, numbers, extra, own, is_on in zip(*structure.unflatten(arrays), slots, applied, strict=True):
+        if is_on:
+            g, own = _apply_formula(tx, numbers, extra, g, own, param)
+        new_slots.append(own)
+    return g, new_slots
+
+
 def _apply_formula(
-    tx: Leafwise, context: dict[str, Any], dtype: Any, g: Array, slots: tuple[Any, ...], param: Any
-) -> Any:
-    """The formula on one leaf in the precision of `dtype`. It is traced once for all leaves of the same shape."""
-    g, slots, param = jax.tree.map(lambda x: _at_precision(x, dtype), (g, slots, param))
-    result = tx.leaf(g, *slots, **context) if param is None else tx.leaf(g, *slots, **context, param=param)
+    tx: Leafwise, numbers: Mapping[str, Any], extra: Mapping[str, Any], g: Array, slots: tuple[Any, ...], param: Any
+) -> tuple[Array, tuple[Any, ...]]:
+    """The formula of one stage, in the widest of the compute dtypes of what it is made of."""
+    dtype = functools.reduce(np.promote_types, _compute_dtypes((g, param, slots)))
+    real = numerics.real_dtype(dtype)
+    context = {name: value.astype(real) for name, value in numbers.items() if name in tx._requested}
+    if "t" in tx._requested:
+        context["t"] = numbers["count"].astype(real)
+    if "param" in tx._requested:
+        context["param"] = _at_precision(param, dtype)
+    at_precision = jax.tree.map(lambda array: array.astype(real), tx)
+    x, own = jax.tree.map(lambda x: _at_precision(x, dtype), (g, slots))
+    result = at_precision.leaf(x, *own, **extra, **context)
+    return _checked_result(tx, result, g, slots)
+
+
+def _checked_result(tx: Leafwise, result: Any, g: Array, slots: tuple[Any, ...]) -> tuple[Array, tuple[Any, ...]]:
+    """The update, and the new slots in the dtypes of the old ones."""
     if not slots:
-        return result, ()
-    if not isinstance(result, tuple) or len(result) != 1 + len(slots):
+        result = (result,)
+    elif not isinstance(result, tuple) or len(result) != 1 + len(slots):
         raise TypeError(
             f"{name_of(tx)}: leaf must return the tuple (update, {', '.join(tx.slots)}), got {check.describe(result)}"
         )
-    return result[0], result[1:]
+    names = ("updates that came out", *(f"state that came out.{name}" for name in tx.slots))
+    for name, new, old in zip(names, result, (g, *slots), strict=True):
+        if not check.is_alike(new, old):
+            raise _UnlikeError(f"{name_of(tx)}: the {name}", new, old)
+    return dtypes.varying_like(result[0], g), dtypes.cast_like(result[1:], slots)
+
+
+class _UnlikeError(Exception):
+    """A formula has returned something of another structure or shape than it was given, for a leaf of unknown path."""
+
+    def __init__(self, what: str, new: Any, old: Any) -> None:
+        self.what, self.new, self.old = what, new, old
+
+    def refuse(self, path: tuple[Any, ...]) -> None:
+        """Raise the error that says so, with the path of the leaf."""
+        where = f"{self.what}{path_str(path)}"
+        check.same_structure(where, self.new, self.old, "what went in")
+        check.same_shapes(where, self.new, self.old, "what went in")
+
+
+# Several stages.
+
+
+def runs(stages: Iterable[Any]) -> Iterator[list[Any]]:
+    """Stages in groups: leafwise ones that follow on one another are together, each other one is alone.
+
+    A stage that observes the updates begins another group: it must see all leaves of the stage before.
+    """
+    run: list[Any] = []
+    for stage in stages:
+        if run and not (_is_leafwise(run[-1]) and _is_leafwise(stage) and type(stage).observe is Leafwise.observe):
+            yield run
+            run = []
+        run.append(stage)
+    if run:
+        yield run
+
+
+def _is_leafwise(tx: Any) -> bool:
+    """Whether its update is that of `Leafwise`, rather than one of its own."""
+    return isinstance(tx, Leafwise) and type(tx).update_fn is Leafwise.update_fn
+
+
+def update_run(
+    run: Sequence[Any], updates: Tree, states: Sequence[Any], params: Tree, extra: Mapping[str, Any]
+) -> tuple[Tree, list[Any]]:
+    """One update by a group of stages inside another transformation: what `update_stage` is for one of them."""
+    if not _is_leafwise(run[0]):
+        updates, state = update_stage(run[0], updates, states[0], params, extra)
+        return updates, [state]
+    wanted = [extras_of(tx).select(name_of(tx), extra) for tx in run]
+    for tx in run:
+        check_arguments(tx, updates, params)
+    now, own, whole = zip(*map(at_its_time, run, states), strict=True)
+    updates, new = _update_leaves(now, updates, own, params, wanted)
+    return updates, [joined(state) for joined, state in zip(whole, new, strict=True)]
 
 
 def _at_precision(x: Array, dtype: Any) -> Array:

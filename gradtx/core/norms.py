@@ -125,7 +125,8 @@ def _squares_if_needed(plain: Array, scales: Array, leaves: list[Array]) -> Arra
 
     def next_scale(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         i, squares = carry
-        new = jax.lax.concatenate([_square_at(scales[2 * i], x) for x in leaves], 0)
+        scale = scales[2 * i]
+        new = jax.lax.concatenate([_square_at(scale, x) for x in leaves], 0)
         return i + 1, jax.lax.dynamic_update_slice(squares, new[None], (i, 0))
 
     count = jnp.where(_is_safe(jnp.sum(plain)), 2, 0)
@@ -136,10 +137,12 @@ def _squares_if_needed(plain: Array, scales: Array, leaves: list[Array]) -> Arra
 def _squares_at_once(plain: Array, scales: Array, leaves: list[Array]) -> Array:
     """The same, without a branch.
 
-    On accelerators the sums of a leaf share one pass over it, while a branch would make the host wait for its condition.
+    On accelerators the sums of a leaf share one pass over it, while a branch would make the host wait for what decides
+    it.
     """
-    columns = [jnp.stack([_square_at(scales[0], x), _square_at(scales[2], x)]) for x in leaves]
-    return jax.lax.concatenate(columns, 1)
+    return jnp.stack(
+        [jax.lax.concatenate([_square_at(scale, x) for x in leaves], 0) for scale in (scales[0], scales[2])]
+    )
 
 
 @jax.jit

@@ -8,7 +8,7 @@
 A leaf is promoted once on the way in and cast once on the way out, and the result of each stage is checked.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -53,8 +53,8 @@ def init_for_user(tx: Any, params: Tree) -> Any:
 def update_for_user(tx: Any, updates: Tree, state: Any, params: Tree, extra: Mapping[str, Any]) -> tuple[Tree, Any]:
     """`tx.update(updates, state, params, **extra)`, as a compiled program if no argument is traced."""
     refuse_unknown(name_of(tx), tx.extras, extra)
-    if _are_concrete((updates, state, params, extra, tx.arrays)):
-        return compiled_update(_with_rates_as_arrays(tx), updates, state, params, extra)
+    if are_concrete((updates, state, params, extra, tx.arrays)):
+        return compiled_update(compiled_form(tx), updates, state, params, extra)
     return _outer_update(tx, updates, state, params, extra)
 
 
@@ -101,7 +101,7 @@ def update_stage(tx: Any, updates: Tree, state: Any, params: Tree, extra: Mappin
     `extra` may hold arguments that only other transformations take.
     """
     wanted = extras_of(tx).select(name_of(tx), extra)
-    _check_arguments(tx, updates, params)
+    check_arguments(tx, updates, params)
     if not getattr(tx, "takes_half_precision", False):
         like = updates if params is None else params
         updates, params = dtypes.promote(updates, like), params if params is None else dtypes.promote(params, updates)
@@ -112,18 +112,26 @@ def update_stage(tx: Any, updates: Tree, state: Any, params: Tree, extra: Mappin
 
 
 def _call_update_fn(tx: Any, updates: Tree, state: Any, params: Tree, wanted: Mapping[str, Any]) -> tuple[Tree, Any]:
-    """The `update_fn` that the author wrote, for which schedules are replaced by their values at the state's count."""
+    """The `update_fn` that the author wrote."""
     if not _is_ours(tx):
         return _checked_pair(tx, tx.update(updates, state, params, **wanted))
+    tx_now, own_state, whole_state = at_its_time(tx, state)
+    new_updates, new_state = _checked_pair(tx, tx_now.update_fn(updates, own_state, params, **wanted))
+    return new_updates, whole_state(new_state)
+
+
+def at_its_time(tx: Any, state: Any) -> tuple[Any, Any, Callable[[Any], Any]]:
+    """What the author of `tx` wrote code for: `tx` with values for its schedules, and the state that `init_fn` made.
+
+    The third is a function that makes of such a state one of `tx`.
+    """
     if tx.needs_clock:
         _check_state(tx, state, ScheduledState)
-        result = tx.at(state.count).update_fn(updates, state.inner_state, params, **wanted)
-        new_updates, inner = _checked_pair(tx, result)
-        return new_updates, ScheduledState(numerics.increment(state.count), inner)
+        count = numerics.increment(state.count)
+        return tx.at(state.count), state.inner_state, lambda new: ScheduledState(count, new)
     if tx.State is not None:
         _check_state(tx, state, tx.State)
-    now = tx.at(getattr(state, tx.clock)) if tx.schedules else tx
-    return _checked_pair(tx, now.update_fn(updates, state, params, **wanted))
+    return (tx.at(getattr(state, tx.clock)) if tx.schedules else tx), state, lambda new: new
 
 
 # Hyper-parameters of one update.
@@ -155,7 +163,7 @@ def _value_at(tx: Spec, name: str, count: Any) -> Array:
     return array.astype(jnp.result_type(float))
 
 
-def _with_rates_as_arrays(tx: Any) -> Any:
+def compiled_form(tx: Any) -> Any:
     """`tx` with arrays for its rates, so that an eager loop that changes them compiles once. It is made only once."""
     made: dict[Any, Any] = tx.__dict__.setdefault("_with_rates_as_arrays", {})
     precision = jnp.result_type(float)
@@ -189,7 +197,7 @@ def _to_array(value: Any, kind: Any) -> Any:
 _NUMBERS = (jax.Array, np.ndarray, np.generic, float, int, complex)
 
 
-def _are_concrete(arguments: Any) -> bool:
+def are_concrete(arguments: Any) -> bool:
     """Whether all leaves are numbers or arrays that are not traced, so that a compiled program may be called."""
     kinds = set(map(type, jax.tree.leaves(arguments)))  # few types, however many leaves there are
     return all(issubclass(kind, _NUMBERS) and not issubclass(kind, jax.core.Tracer) for kind in kinds)
@@ -215,7 +223,8 @@ def _is_ours(tx: Any) -> bool:
     return isinstance(tx, Spec)
 
 
-def _check_arguments(tx: Any, updates: Tree, params: Tree) -> None:
+def check_arguments(tx: Any, updates: Tree, params: Tree) -> None:
+    """Refuse updates that are no floating-point arrays, and missing parameters."""
     if params is None and getattr(tx, "needs_params", False):
         raise ValueError(f"{name_of(tx)} needs the parameters: update(updates, state, params)")
     if getattr(tx, "touches_leaves", True):

@@ -8,7 +8,6 @@ from jax import Array
 from gradtx.core import dtypes, norms, numerics
 from gradtx.core.hyperparams import Axes, Axis, NonNegative
 from gradtx.core.leafwise import Leafwise
-from gradtx.core.transformation import GradientTransformation
 from gradtx.core.tree import Tree
 from gradtx.transforms.normalizing import all_but
 
@@ -86,7 +85,7 @@ class ClipByGlobalNormState(NamedTuple):
     "int32[]: how many gradients were scaled down so far."
 
 
-class clip_by_global_norm(GradientTransformation):
+class clip_by_global_norm(Leafwise):
     """Scale all leaves by one factor so that the L2 norm of the whole tree is at most `max_norm`.
 
         u = g · min(1, c / ‖g‖),   ‖g‖ = √Σ |gᵢ|² over all leaves
@@ -106,8 +105,10 @@ class clip_by_global_norm(GradientTransformation):
     """
 
     State = ClipByGlobalNormState
+    observed = ("grad_norm", "clipped")
     reported = {"grad_norm": "grad_norm", "clipped": "clipped"}
-    takes_half_precision = True
+    context = Leafwise.context | {"factor"}
+    elementwise = False
 
     max_norm: NonNegative
     "Largest L2 norm c of the whole tree; 1 is usual."
@@ -115,11 +116,14 @@ class clip_by_global_norm(GradientTransformation):
     def init_fn(self, params: Tree) -> ClipByGlobalNormState:
         return ClipByGlobalNormState(jnp.zeros((), jnp.float32), numerics.counter())
 
-    def update_fn(self, updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, ClipByGlobalNormState]:
+    def observe(self, updates: Tree, state: ClipByGlobalNormState) -> dict[str, Array]:
         norm, finite_norm = norms.norm_and_finite_norm(updates)
         factor = _shrink(self.max_norm, finite_norm)
         clipped = jnp.where(factor < 1, numerics.increment(state.clipped), state.clipped)
-        return dtypes.scaled(factor, updates), ClipByGlobalNormState(norm, clipped)
+        return {"grad_norm": norm, "clipped": clipped, "factor": factor}
+
+    def leaf(self, g: Array, *, factor: Array) -> Array:
+        return dtypes.scaled(factor, g)
 
 
 class adaptive_grad_clip(Leafwise):

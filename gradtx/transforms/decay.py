@@ -7,14 +7,13 @@ after the learning rate             independent of it, θ ← (1 − λ) θ − 
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import dtypes
 from gradtx.core.hyperparams import Flag, NonNegative, Positive, Rate
+from gradtx.core.leafwise import Leafwise
 from gradtx.core.run import EmptyState
-from gradtx.core.transformation import GradientTransformation
 from gradtx.core.tree import Tree
 from gradtx.masks.masks import Mask, check_mask, mask_leaves
 
@@ -24,7 +23,7 @@ unmasked: Any = property(lambda tx: tx.mask is None)
 "For `elementwise`: with a mask, an element's update depends on which leaf it is in."
 
 
-class add_decayed_weights(GradientTransformation):
+class add_decayed_weights(Leafwise):
     """Add a multiple of the parameters to the updates.
 
         u = g + λ θ,   cautious:  u = g + λ θ where g θ ≥ 0, else g
@@ -48,14 +47,17 @@ class add_decayed_weights(GradientTransformation):
         check_mask("add_decayed_weights: mask", self.mask, params)
         return EmptyState()
 
-    def update_fn(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, EmptyState]:
-        decays = dtypes.scaled(self.weight_decay, params)
+    def applies_to(self, params: Tree) -> list[bool]:
+        return mask_leaves("add_decayed_weights: mask", self.mask, params)
+
+    def leaf(self, g: Array, *, param: Array) -> Array:
+        decay = dtypes.scaled(self.weight_decay, param)
         if self.cautious:
-            decays = jax.tree.map(_where_agreed, decays, updates, params)
-        return _add("add_decayed_weights: mask", self.mask, updates, decays, params), state
+            decay = jnp.where(jnp.real(jnp.sign(g) * jnp.conj(jnp.sign(param))) >= 0, decay, 0)
+        return g + decay
 
 
-class decay_weights(GradientTransformation):
+class decay_weights(Leafwise):
     """Shrink the parameters by a share that the learning rate does not scale. Stands after `scale_by_learning_rate`.
 
         u = g − λ (η / ηₘₐₓ) θ,   so that  θ ← (1 − λ η / ηₘₐₓ) θ + g
@@ -94,19 +96,11 @@ class decay_weights(GradientTransformation):
         check_mask("decay_weights: mask", self.mask, params)
         return EmptyState()
 
-    def update_fn(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, EmptyState]:
+    def applies_to(self, params: Tree) -> list[bool]:
+        return mask_leaves("decay_weights: mask", self.mask, params)
+
+    def leaf(self, g: Array, *, param: Array) -> Array:
         share = self.weight_decay
         if self.learning_rate is not None and self.max_learning_rate is not None:
             share = share * (self.learning_rate / self.max_learning_rate)
-        return _add("decay_weights: mask", self.mask, updates, dtypes.scaled(-share, params), params), state
-
-
-def _where_agreed(decay: Array, update: Array, param: Array) -> Array:
-    """The decay where it has the same sign as the update, zero elsewhere."""
-    return jnp.where(jnp.real(jnp.sign(update) * jnp.conj(jnp.sign(param))) >= 0, decay, 0)
-
-
-def _add(where: str, mask: Any, updates: Tree, decays: Tree, params: Tree) -> Tree:
-    leaves, treedef = jax.tree.flatten(updates)
-    on = mask_leaves(where, mask, params)
-    return treedef.unflatten([u + d if o else u for u, d, o in zip(leaves, jax.tree.leaves(decays), on, strict=True)])
+        return g + dtypes.scaled(-share, param)

@@ -1,6 +1,6 @@
 """Multiplication of the updates: by a constant, by a schedule, by the learning rate, by a trust ratio."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -8,7 +8,6 @@ from jax import Array
 from gradtx.core import dtypes, norms, numerics
 from gradtx.core.hyperparams import Flag, NonNegative, Number, Positive, Rate
 from gradtx.core.leafwise import Leafwise
-from gradtx.core.transformation import GradientTransformation
 from gradtx.core.tree import Tree
 
 __all__ = [
@@ -71,7 +70,7 @@ class ScaleByLearningRateState(NamedTuple):
     "float32[]: the rate of the last update; before the first update, the rate that it will have."
 
 
-class scale_by_learning_rate(GradientTransformation):
+class scale_by_learning_rate(Leafwise):
     """Take a step of size `learning_rate` against the updates.
 
         u = −η g
@@ -80,8 +79,8 @@ class scale_by_learning_rate(GradientTransformation):
     """
 
     State = ScaleByLearningRateState
+    observed = ("learning_rate",)
     reported = {"count": "steps", "learning_rate": "learning_rate"}
-    elementwise = True
 
     learning_rate: Rate
     "Learning rate η, the size of a step: a number or a schedule."
@@ -91,10 +90,8 @@ class scale_by_learning_rate(GradientTransformation):
     def init_fn(self, params: Tree) -> ScaleByLearningRateState:
         return ScaleByLearningRateState(numerics.counter(), jnp.asarray(self.learning_rate, jnp.float32))
 
-    def update_fn(self, updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, ScaleByLearningRateState]:
-        signed = -self.learning_rate if self.flip_sign else self.learning_rate
-        rate = jnp.asarray(self.learning_rate, jnp.float32)
-        return dtypes.scaled(signed, updates), ScaleByLearningRateState(numerics.increment(state.count), rate)
+    def leaf(self, g: Array) -> Array:
+        return dtypes.scaled(-self.learning_rate if self.flip_sign else self.learning_rate, g)
 
 
 class scale_by_param_block_norm(Leafwise):
