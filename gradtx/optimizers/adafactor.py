@@ -17,7 +17,7 @@ from gradtx.core.hyperparams import (
     Rate,
 )
 from gradtx.core.leafwise import Leafwise
-from gradtx.core.numerics import abs_sq, ema, rsqrt, sqrt, zeros, zeros_over
+from gradtx.core.numerics import abs_sq, again, ema, rsqrt, sqrt, zeros, zeros_over
 from gradtx.core.transformation import Transformation
 from gradtx.core.tree import Tree
 from gradtx.masks.masks import Mask
@@ -80,14 +80,13 @@ class scale_by_factored_rms(Leafwise):
 
     def leaf(self, g: Array, v_row: Array, v_col: Array, v: Array, *, t: Array) -> tuple[Array, Array, Array, Array]:
         beta = 1 - jnp.maximum(t - self.step_offset, 1) ** -self.decay_rate
-        squares = abs_sq(g) + self.epsilon
         axes = self._factored_axes(g.shape)
         if axes is None:
-            v = ema(v, squares, beta)
+            v = ema(v, abs_sq(g) + self.epsilon, beta)
             return g * rsqrt(v), v_row, v_col, v
         second, first = axes
-        v_row = ema(v_row, jnp.mean(squares, first), beta)
-        v_col = ema(v_col, jnp.mean(squares, second), beta)
+        v_row = ema(v_row, jnp.mean(abs_sq(g), first) + self.epsilon, beta)
+        v_col = ema(v_col, jnp.mean(abs_sq(again(g)), second) + self.epsilon, beta)
         rows = rsqrt(v_row) * sqrt(jnp.mean(v_row, second - (first < second), keepdims=True))
         factors = jnp.expand_dims(rows, first) * jnp.expand_dims(rsqrt(v_col), second)
         return g * factors, v_row, v_col, v

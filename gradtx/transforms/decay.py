@@ -49,6 +49,8 @@ class add_decayed_weights(GradientTransformation):
         return EmptyState()
 
     def update_fn(self, updates: Tree, state: Any, params: Tree) -> tuple[Tree, EmptyState]:
+        if isinstance(self.weight_decay, float) and self.weight_decay == 0:
+            return updates, state
         decays = dtypes.scaled(self.weight_decay, params)
         if self.cautious:
             decays = jax.tree.map(_where_agreed, decays, updates, params)
