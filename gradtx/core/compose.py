@@ -95,9 +95,10 @@ class chain(Container):
         return tuple(init_stage(stage, params) for stage in self.stages)
 
     def update_fn(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
-        stages, states = zip(*_unpacked(self, state), strict=True) if self.stages else ((), ())
+        unpacked = list(_unpacked(self, state))
+        stages, states = [stage for stage, _ in unpacked], [own for _, own in unpacked]
         updates, new_states = _update_stages(stages, updates, states, params, extra)
-        return updates, _packed(self, iter(new_states))
+        return updates, _packed(self, state, iter(new_states))
 
 
 class named_chain(Container):
@@ -145,10 +146,10 @@ class named_chain(Container):
 
 
 def _unpacked(tx: Transformation, state: Any) -> Iterator[tuple[Transformation, Any]]:
-    """The stages of a chain, and of the chains in it, with their states."""
+    """The stages of a chain, and of the chains in it, that do something, with their states."""
     tx = _composition(tx)
     if type(tx) is not chain:
-        yield tx, state
+        yield from () if isinstance(tx, identity) else ((tx, state),)
         return
     if type(state) is not tuple or len(state) != len(tx.stages):
         raise ValueError(
@@ -159,10 +160,12 @@ def _unpacked(tx: Transformation, state: Any) -> Iterator[tuple[Transformation, 
         yield from _unpacked(stage, own)
 
 
-def _packed(tx: Transformation, states: Iterator[Any]) -> Any:
+def _packed(tx: Transformation, old: Any, states: Iterator[Any]) -> Any:
     """The state of a chain, made of those of its stages: the inverse of `_unpacked`."""
     tx = _composition(tx)
-    return next(states) if type(tx) is not chain else tuple(_packed(stage, states) for stage in tx.stages)
+    if type(tx) is not chain:
+        return old if isinstance(tx, identity) else next(states)
+    return tuple(_packed(stage, own, states) for stage, own in zip(tx.stages, old, strict=True))
 
 
 def _composition(tx: Transformation) -> Transformation:

@@ -238,10 +238,14 @@ def update_run(
 
 
 def _at_precision(x: Array, dtype: Any) -> Array:
-    """`x` in the precision of `dtype`, real if `x` is real; integers stay as they are."""
+    """`x` in the precision of `dtype`, real if `x` is real; integers stay as they are.
+
+    What is converted is so behind a barrier: else XLA:CPU writes it out, for this and for later uses together.
+    """
     if not dtypes.is_inexact(x):
         return x
-    return x.astype(dtype if jnp.iscomplexobj(x) else numerics.real_dtype(dtype))
+    dtype = dtype if jnp.iscomplexobj(x) else numerics.real_dtype(dtype)
+    return x if x.dtype == dtype else numerics.again(x).astype(dtype)
 
 
 def _compute_dtypes(arrays: Any) -> Iterator[Any]:

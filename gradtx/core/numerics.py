@@ -15,6 +15,8 @@ from jax import Array
 
 __all__ = [
     "abs_sq",
+    "after",
+    "again",
     "bounded",
     "compute_dtype",
     "counter",
@@ -73,6 +75,26 @@ def one_minus_power(decay: Any, t: Array) -> Array:
 def unbiased(mean: Array, decay: Any, t: Array) -> Array:
     """The debiased mean m / (1 − βᵗ) of a mean that began at zero. `t` counts the updates, this one included."""
     return mean * (1 / one_minus_power(decay, t)).astype(mean.dtype)
+
+
+def after(x: Array, *written: Array) -> Array:
+    """`x`, which is not computed before the arrays `written` are; NaN where one of these is NaN.
+
+    XLA:CPU writes one array per loop, and a donated slot is overwritten in place by the loop of its new value. If other
+    loops read the old value, XLA copies it first, unless the new value depends on what these loops write.
+    """
+    for y in written:
+        x = jnp.where(jnp.isnan(y), jnp.nan, x)
+    return x
+
+
+def again(arrays: Any) -> Any:
+    """The same arrays, to be given to a formula once more: XLA then computes it anew where it is used.
+
+    If two loops use the result of a formula, XLA:CPU writes it to memory, and new memory costs several times as much as
+    the arithmetic. To have it computed a third time, apply this to what it returned.
+    """
+    return jax.lax.optimization_barrier(arrays)
 
 
 @jax.custom_jvp

@@ -56,7 +56,7 @@ class scale_by_belief(Leafwise):
 
     def leaf(self, g: Array, mu: Array, nu: Array, *, t: Array) -> tuple[Array, Array, Array]:
         mu = ema(mu, g, self.b1)
-        nu = ema(nu, abs_sq(g - mu), self.b2) + self.eps_root
+        nu = self.b2 * nu + ((1 - self.b2) * abs_sq(g - mu) + self.eps_root)
         mean = corrected_mean(mu, g, self.b1, t, self.nesterov)
         root = sqrt(unbiased(nu, self.b2, t)) + self.eps
         if self.rectify:

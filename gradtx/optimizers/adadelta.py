@@ -49,7 +49,14 @@ class scale_by_adadelta(Leafwise):
     def leaf(self, g: Array, e_g: Array, e_x: Array) -> tuple[Array, Array, Array]:
         e_g = ema(e_g, abs_sq(g), self.rho)
         u = quotient(sqrt(e_x + self.eps), sqrt(e_g + self.eps), self.eps) * g
-        return u, e_g, ema(e_x, abs_sq(u), self.rho)
+        e_x = ema(e_x, abs_sq(u), self.rho)
+        return self._from_new_means(g, e_g, e_x), e_g, e_x
+
+    def _from_new_means(self, g: Array, e_g: Array, e_x: Array) -> Array:
+        """u = √(w + ρ ε) / √(ρ v + (1 − ρ) |g|² + ρ ε) · g, the same without the old w."""
+        kept = self.rho * self.eps
+        square = self.rho * e_g + (1 - self.rho) * abs_sq(g)
+        return quotient(sqrt(e_x + kept), sqrt(square + kept), kept) * g
 
 
 class adadelta(Optimizer):

@@ -10,7 +10,7 @@ from gradtx.core import dtypes, numerics
 from gradtx.core.compose import Optimizer, chain
 from gradtx.core.hyperparams import Decay, NonNegative, Rate
 from gradtx.core.leafwise import Leafwise
-from gradtx.core.numerics import abs_sq, ema, quotient, sqrt, unbiased, zeros
+from gradtx.core.numerics import abs_sq, after, ema, quotient, sqrt, unbiased, zeros
 from gradtx.core.transformation import GradientTransformation
 from gradtx.core.tree import Tree
 from gradtx.masks.masks import Mask, check_mask, mask_leaves
@@ -73,7 +73,7 @@ class scale_by_adan(Leafwise):
         n = ema(n, abs_sq(g + self.b2 * difference), self.b3)
         mean = unbiased(m, self.b1, t) + self.b2 * unbiased(v, self.b2, t)
         root = sqrt(unbiased(n, self.b3, t) + self.eps_root)
-        return quotient(mean, root + self.eps, self.eps), m, v, n, g
+        return quotient(mean, root + self.eps, self.eps), m, v, n, after(g, v, n)
 
 
 class ProximalDecayState(NamedTuple):

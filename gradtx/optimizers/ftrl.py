@@ -8,7 +8,7 @@ from jax import Array
 from gradtx.core.compose import Optimizer, chain
 from gradtx.core.hyperparams import NonNegative, NonPositive, Rate
 from gradtx.core.leafwise import Leafwise
-from gradtx.core.numerics import abs_sq, bounded, zeros
+from gradtx.core.numerics import abs_sq, after, bounded, sqrt, zeros
 from gradtx.core.tree import Tree
 
 __all__ = ["ScaleByFtrlState", "ftrl", "scale_by_ftrl"]
@@ -70,17 +70,21 @@ class scale_by_ftrl(Leafwise):
         rate = jnp.asarray(self.learning_rate, n.dtype)
         moves = rate > 0
         inverse = jnp.where(moves, 1 / jnp.where(moves, rate, 1), 0)
-        root = self._power(n)
-        z = linear + g + 2 * self.l2_shrinkage * param - (root - self._power(accumulator)) * inverse * param
+        growth = self._power(n) - self._power(accumulator)
+        z = linear + g + 2 * self.l2_shrinkage * param - growth * inverse * param
+        z = jnp.where(moves, z, linear)
+        n = after(jnp.where(moves, n, accumulator), z)
         magnitude = jnp.abs(z)
         pull = jnp.where(magnitude > self.l1, z - self.l1 * jnp.sign(z), 0)
-        stiffness = (root + self.beta) * inverse + 2 * self.l2
+        stiffness = (self._power(n) + self.beta) * inverse + 2 * self.l2
         new = -pull / jnp.where(stiffness > 0, stiffness, 1)
-        return jnp.where(moves, new - param, 0), jnp.where(moves, n, accumulator), jnp.where(moves, z, linear)
+        return jnp.where(moves, new - param, 0), n, z
 
     def _power(self, n: Array) -> Array:
         """nᵖ, where the derivative at 0 is taken as 0."""
         p = -self.learning_rate_power
+        if isinstance(p, float) and p == 0.5:
+            return sqrt(n)
         return jnp.where(n > 0, jnp.where(n > 0, n, 1) ** p, 0.0**p)
 
 

@@ -8,7 +8,7 @@ from jax import Array
 from gradtx.core.compose import Optimizer, chain
 from gradtx.core.hyperparams import AtLeastOne, NonNegative, PositiveFraction, Rate
 from gradtx.core.leafwise import Leafwise
-from gradtx.core.numerics import zeros
+from gradtx.core.numerics import after, zeros
 from gradtx.core.tree import Tree
 from gradtx.transforms.scaling import scale
 
@@ -61,9 +61,13 @@ class scale_by_rprop(Leafwise):
     def leaf(self, g: Array, step_sizes: Array, prev_updates: Array) -> tuple[Array, Array, Array]:
         agreement = jnp.sign(g) * jnp.sign(prev_updates)
         factor = jnp.where(agreement > 0, self.eta_plus, jnp.where(agreement < 0, self.eta_minus, 1.0))
-        step_sizes = jnp.clip(step_sizes * factor.astype(g.dtype), self.min_step_size, self.max_step_size)
-        g = jnp.where(agreement < 0, 0, g)
+        moved = self._clipped(step_sizes * factor.astype(g.dtype))
+        step_sizes = jnp.where(agreement == 0, self._clipped(step_sizes), moved)
+        g = after(jnp.where(agreement < 0, 0, g), step_sizes)
         return step_sizes * jnp.sign(g), step_sizes, g
+
+    def _clipped(self, step_sizes: Array) -> Array:
+        return jnp.clip(step_sizes, self.min_step_size, self.max_step_size)
 
 
 class rprop(Optimizer):

@@ -9,7 +9,7 @@ from jax import Array
 from gradtx.core.compose import Optimizer, chain
 from gradtx.core.hyperparams import Decay, Fraction, NonNegative, Rate
 from gradtx.core.leafwise import Leafwise
-from gradtx.core.numerics import abs_sq, ema, sqrt, zeros, zeros_over
+from gradtx.core.numerics import abs_sq, again, ema, sqrt, zeros, zeros_over
 from gradtx.core.tree import Tree
 from gradtx.transforms.scaling import scale_by_learning_rate
 
@@ -52,13 +52,28 @@ class scale_by_sm3(Leafwise):
         return axes or (jnp.real(zeros(param)),), zeros(param)
 
     def leaf(self, g: Array, mu: tuple[Array, ...], nu: Array) -> tuple[Array, tuple[Array, ...], Array]:
-        bound = functools.reduce(jnp.minimum, [_laid_along(axis, x, g.ndim) for axis, x in enumerate(mu)])
-        share = jnp.where(jnp.asarray(self.b2) < 1, 1 - self.b2, 1).astype(bound.dtype)
-        total = self.b2 * bound + share * abs_sq(g)
-        mu = tuple(jnp.max(total, _other_axes(axis, g.ndim), initial=0) for axis in range(len(mu)))
+        total, mu = self._total(g, mu), self._maxima(g, mu)
+        if g.ndim < 2:
+            (total,) = mu
         scaled = jnp.where(total > 0, g / sqrt(jnp.where(total > 0, total + self.eps, 1)), 0)
         nu = ema(nu, scaled, self.b1)
         return nu, mu, nu
+
+    def _total(self, g: Array, mu: tuple[Array, ...]) -> Array:
+        """ν = minᵢ μᵢ + |g|²"""
+        bound = functools.reduce(jnp.minimum, [_laid_along(axis, x, g.ndim) for axis, x in enumerate(mu)])
+        share = jnp.where(jnp.asarray(self.b2) < 1, 1 - self.b2, 1).astype(bound.dtype)
+        return self.b2 * bound + share * abs_sq(g)
+
+    def _maxima(self, g: Array, mu: tuple[Array, ...]) -> tuple[Array, ...]:
+        """The new μᵢ, for each of which ν is computed again rather than kept."""
+        if g.ndim < 2:
+            return (self._total(g, mu),)
+        maxima = []
+        for axis in range(g.ndim):
+            g, mu = again((g, mu))
+            maxima.append(jnp.max(self._total(g, mu), _other_axes(axis, g.ndim), initial=0))
+        return tuple(maxima)
 
 
 def _laid_along(axis: int, x: Array, ndim: int) -> Array:

@@ -7,6 +7,7 @@ after the learning rate             independent of it, θ ← (1 − λ) θ − 
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -48,6 +49,8 @@ class add_decayed_weights(Leafwise):
         return EmptyState()
 
     def applies_to(self, params: Tree) -> list[bool]:
+        if isinstance(self.weight_decay, float) and self.weight_decay == 0:  # then parameters need not be read
+            return [False] * len(jax.tree.leaves(params))
         return mask_leaves("add_decayed_weights: mask", self.mask, params)
 
     def leaf(self, g: Array, *, param: Array) -> Array:
