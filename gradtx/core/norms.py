@@ -75,8 +75,11 @@ def rms(x: Array) -> Array:
 
 
 def _behind_barrier(x: Array) -> Array:
-    """`x`, behind a barrier if it has half precision: else XLA writes it out in float32, to share with later uses."""
-    return x if x.dtype == numerics.compute_dtype(x.dtype) else jax.lax.optimization_barrier(x)
+    """`x`; if it has half precision, behind barriers: else XLA writes it out in float32, to share with later uses.
+
+    Two, because formulas stand behind one, and XLA takes equal barriers for the same.
+    """
+    return x if x.dtype == numerics.compute_dtype(x.dtype) else numerics.again(numerics.again(x))
 
 
 def inner_product(a: Tree, b: Tree, dtype: Any) -> Array:
