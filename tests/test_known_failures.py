@@ -189,6 +189,23 @@ def test_lion_has_the_signs_of_its_equation(b2):
     np.testing.assert_allclose(state.mu, b2 * m + (1 - b2) * g, atol=1e-6)
 
 
+@pytest.mark.parametrize("rho", [0.0, 1e-3, 0.5, 0.9, 0.999])
+def test_adadelta_from_its_new_means_is_that_of_its_equation(rho):
+    """Solved for the new mean, the update has no cancellation and no underflow, whatever the size of the gradients."""
+    rng, eps = np.random.default_rng(0), 1e-7
+    grads = rng.normal(size=(50, 2000)) * 10.0 ** rng.uniform(-14, 17, 2000) * rng.integers(0, 2, (50, 1))
+    grads = grads.astype(np.float32)
+    tx = gx.scale_by_adadelta(rho, eps)
+    ours = np.asarray(jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], tx.init(grads[0]), grads)[1])
+    v = w = np.zeros(2000)
+    for g, u in zip(np.float64(grads), ours, strict=True):
+        v = rho * v + (1 - rho) * g**2
+        expected = np.sqrt(w + eps) / np.sqrt(v + eps) * g
+        w = rho * w + (1 - rho) * expected**2
+        visible = np.abs(g) > 1e-18
+        np.testing.assert_allclose(u[visible], expected[visible], rtol=2e-6)
+
+
 @pytest.mark.parametrize("b2", [0.9, 0.99, 0.999])
 def test_radam_counts_gradients_to_double_precision(b2, x64):
     """ρ by the series that is used while β₂ᵗ is near 1, beside its plain formula in 40 digits."""

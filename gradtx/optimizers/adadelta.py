@@ -53,7 +53,7 @@ class scale_by_adadelta(Leafwise):
         return self._from_new_means(g, e_g, e_x), e_g, e_x
 
     def _from_new_means(self, g: Array, e_g: Array, e_x: Array) -> Array:
-        """u = √(w + ρ ε) / √(ρ v + (1 − ρ) |g|² + ρ ε) · g, the same without the old w."""
+        """u = √(w + ρ ε) / √(ρ v + (1 − ρ) |g|² + ρ ε) · g: the same, but the old w need not be kept for it."""
         kept = self.rho * self.eps
         square = self.rho * e_g + (1 - self.rho) * abs_sq(g)
         return quotient(sqrt(e_x + kept), sqrt(square + kept), kept) * g
