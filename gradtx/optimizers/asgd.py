@@ -51,6 +51,7 @@ class scale_by_asgd(Leafwise):
         rate = self.learning_rate * (1 + self.lambd * self.learning_rate * (t - 1)) ** -self.alpha
         update = -rate * (g + self.lambd * param)
         share = 1 / jnp.maximum(1, t - 1 - self.t0)
+        # XLA:CPU copies parameters of half precision for this: what it reads is not yet rounded.
         return update, ax + share * (param + update - ax)
 
 

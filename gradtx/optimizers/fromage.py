@@ -37,6 +37,7 @@ class contract(Leafwise):
         square = self.learning_rate * self.learning_rate
         root = jnp.sqrt(jnp.asarray(1 + square, jnp.real(g).dtype))
         excess = square / (1 + root)  # √(1 + η²) − 1, without cancellation
+        # XLA:CPU keeps parameters of half precision in float32, for this and for the norm before it.
         return (g - excess.astype(g.dtype) * param) * (1 / root).astype(g.dtype)
 
 

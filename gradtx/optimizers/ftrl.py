@@ -8,7 +8,7 @@ from jax import Array
 from gradtx.core.compose import Optimizer, chain
 from gradtx.core.hyperparams import NonNegative, NonPositive, Rate
 from gradtx.core.leafwise import Leafwise
-from gradtx.core.numerics import abs_sq, after, bounded, sqrt, zeros
+from gradtx.core.numerics import abs_sq, after, bounded, zeros
 from gradtx.core.tree import Tree
 
 __all__ = ["ScaleByFtrlState", "ftrl", "scale_by_ftrl"]
@@ -83,8 +83,6 @@ class scale_by_ftrl(Leafwise):
     def _power(self, n: Array) -> Array:
         """nᵖ, where the derivative at 0 is taken as 0."""
         p = -self.learning_rate_power
-        if isinstance(p, float) and p == 0.5:
-            return sqrt(n)
         return jnp.where(n > 0, jnp.where(n > 0, n, 1) ** p, 0.0**p)
 
 

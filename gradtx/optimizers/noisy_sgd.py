@@ -25,4 +25,5 @@ class noisy_sgd(Optimizer):
     key: Key = add_noise.key
 
     def expand(self) -> chain:
+        # XLA:CPU keeps the random bits, from which the noise is made.
         return chain(add_noise.of(self), scale_by_learning_rate.of(self))

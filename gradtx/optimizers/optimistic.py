@@ -55,6 +55,7 @@ class scale_by_optimistic_gradient(GradientTransformation):
         def change(g: Array, previous: Array) -> Array:
             return jnp.where(state.is_initial_step, 0, g - previous.astype(g.dtype))
 
+        # XLA:CPU copies the previous gradient: only the parameters' loop reads it, for which the new one does not wait.
         changes = jax.tree.map(change, updates, state.previous_gradient)
         scaled, ahead = dtypes.scaled(self.alpha, updates), dtypes.scaled(self.beta, changes)
         new_state = ScaleByOptimisticGradientState(jnp.zeros((), bool), updates)

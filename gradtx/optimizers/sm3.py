@@ -52,12 +52,11 @@ class scale_by_sm3(Leafwise):
         return axes or (jnp.real(zeros(param)),), zeros(param)
 
     def leaf(self, g: Array, mu: tuple[Array, ...], nu: Array) -> tuple[Array, tuple[Array, ...], Array]:
-        total, mu = self._total(g, mu), self._maxima(g, mu)
-        if g.ndim < 2:
-            (total,) = mu
+        maxima = self._maxima(g, mu)
+        total = self._total(g, mu) if g.ndim > 1 else maxima[0]
         scaled = jnp.where(total > 0, g / sqrt(jnp.where(total > 0, total + self.eps, 1)), 0)
         nu = ema(nu, scaled, self.b1)
-        return nu, mu, nu
+        return nu, maxima, nu
 
     def _total(self, g: Array, mu: tuple[Array, ...]) -> Array:
         """ν = minᵢ μᵢ + |g|²"""
@@ -66,10 +65,10 @@ class scale_by_sm3(Leafwise):
         return self.b2 * bound + share * abs_sq(g)
 
     def _maxima(self, g: Array, mu: tuple[Array, ...]) -> tuple[Array, ...]:
-        """The new μᵢ, for each of which ν is computed again rather than kept."""
+        """The new μᵢ, for each of which ν is computed again rather than kept. For a vector it is ν itself."""
         if g.ndim < 2:
             return (self._total(g, mu),)
-        maxima = []
+        maxima: list[Array] = []
         for axis in range(g.ndim):
             g, mu = again((g, mu))
             maxima.append(jnp.max(self._total(g, mu), _other_axes(axis, g.ndim), initial=0))

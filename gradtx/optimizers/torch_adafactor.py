@@ -69,7 +69,7 @@ class scale_by_torch_factored_rms(Leafwise):
         self, g: Array, row_var: Array, col_var: Array, variance: Array, *, t: Array
     ) -> tuple[Array, Array, Array, Array]:
         beta = 1 - t**-self.decay_rate
-        squares = abs_sq(bounded(g, g.size))
+        squares = abs_sq(bounded(g, g.size))  # kept by XLA:CPU, whose sums take in products but no bounds or choices
         eps: Any = jnp.finfo(squares.dtype).eps if self.eps is None else self.eps
         if g.ndim < 2:
             v = variance = ema(variance, squares, beta)

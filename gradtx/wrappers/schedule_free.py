@@ -102,7 +102,7 @@ class schedule_free(Container):
             z, y = dtypes.upcast(z), dtypes.upcast(y)
             z, y, step = (x.astype(np.promote_types(z.dtype, y.dtype)) for x in (z, y, step))
             real = numerics.real_dtype(y.dtype)
-            z = z + step
+            z = z + step  # XLA:CPU keeps a step that has a root, for this and for y: it computes no root twice
             return towards.astype(real).astype(y.dtype) * (z - y) + along.astype(real).astype(y.dtype) * step, z
 
         leaves, treedef = jax.tree.flatten(params)
