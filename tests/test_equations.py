@@ -84,5 +84,5 @@ def test_a_formula_is_in_its_docstring(name):
     docstring = inspect.cleandoc(vars(cls)["__doc__"])
     equations = [line for line in docstring.splitlines() if line.startswith("    ") and not line.startswith("    >>>")]
     assert any(re.search(r"[=←]", line) for line in [docstring.splitlines()[0], *equations]), "no equation"
-    remembered = [field for field in getattr(cls.State, "_fields", ()) if field not in ("count", "key")]
+    remembered = [slot for slot in cls.slots if slot != "key"]
     assert not remembered or "←" in docstring or "ₜ₋₁" in docstring, f"how {', '.join(remembered)} change"

@@ -25,6 +25,7 @@ def apply_updates(params: Tree, updates: Tree) -> Tree:
         ValueError: the structures or the shapes differ.
         TypeError: a leaf that is to be changed, or its update, is not a floating-point array.
 
+    >>> import jax.numpy as jnp
     >>> apply_updates({"w": jnp.ones(2)}, {"w": jnp.array([0.5, -0.5])})
     {'w': Array([1.5, 0.5], dtype=float32)}
     """
@@ -48,6 +49,7 @@ def step(tx: Transformation, grads: Tree, state: Any, params: Tree, **extra: Any
         ValueError: as these do.
 
     >>> import gradtx
+    >>> import jax.numpy as jnp
     >>> tx, params = gradtx.sgd(0.5), jnp.array([1.0, 2.0])
     >>> params, state = step(tx, jnp.array([0.5, 0.5]), tx.init(params), params)
     >>> params

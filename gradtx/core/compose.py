@@ -10,7 +10,7 @@ from gradtx.core import check
 from gradtx.core.extras import Extras
 from gradtx.core.hyperparams import is_schedule
 from gradtx.core.leafwise import runs, update_run
-from gradtx.core.run import describe_state, init_stage, name_of, update_stage
+from gradtx.core.run import EmptyState, check_state, describe_state, init_stage, name_of, update_stage
 from gradtx.core.transformation import GradientTransformation, Transformation
 from gradtx.core.tree import Tree
 
@@ -148,8 +148,11 @@ class named_chain(Container):
 def _unpacked(tx: Transformation, state: Any) -> Iterator[tuple[Transformation, Any]]:
     """The stages of a chain, and of the chains in it, that do something, with their states."""
     tx = _composition(tx)
+    if isinstance(tx, identity):
+        check_state(tx, state, EmptyState)
+        return
     if type(tx) is not chain:
-        yield from () if isinstance(tx, identity) else ((tx, state),)
+        yield tx, state
         return
     if type(state) is not tuple or len(state) != len(tx.stages):
         raise ValueError(

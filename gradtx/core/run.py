@@ -126,11 +126,11 @@ def at_its_time(tx: Any, state: Any) -> tuple[Any, Any, Callable[[Any], Any]]:
     The third is a function that makes of such a state one of `tx`.
     """
     if tx.needs_clock:
-        _check_state(tx, state, ScheduledState)
+        check_state(tx, state, ScheduledState)
         count = numerics.increment(state.count)
         return tx.at(state.count), state.inner_state, lambda new: ScheduledState(count, new)
     if tx.State is not None:
-        _check_state(tx, state, tx.State)
+        check_state(tx, state, tx.State)
     return (tx.at(getattr(state, tx.clock)) if tx.schedules else tx), state, lambda new: new
 
 
@@ -231,7 +231,8 @@ def check_arguments(tx: Any, updates: Tree, params: Tree) -> None:
         check.inexact_leaves(f"{name_of(tx)}: updates", updates, "give zeros, or mask the leaf (gradtx.masked)")
 
 
-def _check_state(tx: Any, state: Any, expected: type) -> None:
+def check_state(tx: Any, state: Any, expected: type) -> None:
+    """Refuse a state of another class than that of `tx`."""
     if type(state) is expected:
         return
     fields = getattr(expected, "_fields", None)
