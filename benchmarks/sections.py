@@ -1,0 +1,245 @@
+"""What a run measures: the parts of the results, each a function that gives what goes into the JSON."""
+
+import dataclasses
+import gc
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import gradtx
+from benchmarks import cases, counts, peers
+from benchmarks.cases import Case, TreeOfShapes
+from benchmarks.timing import Triad, interleaved
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How much is measured."""
+
+    seconds: float = 1.0
+    "After so many, the rounds of a row end, if there were at least three."
+    memory: float = 6e9
+    "Bytes that the whole run may take; the trees are chosen to fit."
+    scale: float = 1.0
+    "Factor of the sizes of the trees; small for a trial run."
+    everything: bool = False
+    "All cases on all trees."
+
+    def trees(self) -> dict[str, TreeOfShapes]:
+        return cases.trees(self.scale, self.memory)
+
+    def times(self, programs: Mapping[str, Callable[[], None]]) -> dict[str, float]:
+        return interleaved(programs, self.seconds)
+
+
+Row = dict[str, Any]
+
+# A step.
+
+
+def needed_bytes(case: Case, dtype: str, state_bytes: float) -> float:
+    """The bytes per parameter that a step cannot avoid to move.
+
+    It reads the gradient (twice, where all of it is looked at first), and reads and writes the parameter and its state
+    once. Of a window, each step adds to the sum of the gradients, and the last does the rest.
+    """
+    parameter, gradient = jnp.dtype(dtype).itemsize, 4
+    sums = 4 if case.window > 1 else 0
+    return case.gradient_reads * gradient + 2 * sums + 2 * (parameter + state_bytes - sums) / case.window
+
+
+OTHERS = ("torch fused", "torch foreach", "Keras")
+
+
+def measure_step(case: Case, tree: TreeOfShapes, dtype: str, settings: Settings, others: Sequence[str] = OTHERS) -> Row:
+    """One row: the step of every library beside the limit, and what XLA says of those that it compiled."""
+    grads = tree.filled("float32", seed=1)
+    found: dict[str, Row] = {}
+    steps: dict[str, Any] = {}
+    for library in (gradtx, optax):
+        name = library.__name__
+        try:
+            steps[name] = step = peers.JaxStep(library, case, tree, dtype, grads)
+            found[name] = {**dataclasses.asdict(step.counts), "state_bytes": step.state_bytes}
+        except TypeError as error:  # optax's `cond` where bfloat16 parameters meet float32 gradients
+            found[name] = {"error": type(error).__name__}
+    if dtype == "float32":  # elsewhere torch and Keras want gradients of the dtype of the parameters
+        steps |= peers.torch_steps(case, tree, others)
+        steps |= peers.keras_steps(case, tree, grads) if "Keras" in others else {}
+    triad = Triad(tree.size)
+    times = settings.times({**steps, "triad": triad})
+    windows = {name: case.window if name in found else 1 for name in steps}
+    for name in steps:
+        found.setdefault(name, {})["seconds"] = times[name] / windows[name]
+    needed = needed_bytes(case, dtype, found["gradtx"]["state_bytes"])
+    about = {"case": case.name, "tree": tree.name, "dtype": dtype, "leaves": len(tree.shapes), "parameters": tree.size}
+    return {
+        **about,
+        "needed_bytes": needed,
+        "limit_seconds": triad.seconds_for(needed * tree.size, times["triad"]),
+        "libraries": found,
+    }
+
+
+def steps(settings: Settings, wanted: Iterable[tuple[str, str, str]]) -> Iterator[Row]:
+    """A row for each `(tree, dtype, case)`, by their short names."""
+    trees, all_cases = settings.trees(), cases.all_cases()
+    for tree, dtype, case in wanted:
+        gc.collect()
+        yield measure_step(all_cases[case], trees[tree], dtype, settings)
+
+
+def wanted_steps(everything: bool) -> list[tuple[str, str, str]]:
+    """What the command measures by default, or with `--all`."""
+    names = list(cases.all_cases())
+    half = "bfloat16"
+    if everything:
+        return [
+            (tree, dtype, name) for tree in ("one", "gpt2", "many") for dtype in ("float32", half) for name in names
+        ]
+    return [
+        *(("one", "float32", name) for name in names),
+        *(("gpt2", "float32", name) for name in cases.CORE),
+        *(("many", "float32", name) for name in cases.CORE_OF_MANY_LEAVES),
+        *(("one", half, name) for name in cases.CORE_IN_HALF),
+    ]
+
+
+# The cost against the number of leaves and of parameters.
+
+LEAVES = (10, 30, 100, 300, 1000, 3000)
+SIZES = (10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
+
+
+def sweep_leaves(settings: Settings) -> Iterator[Row]:
+    """adamw over more and more leaves of 32 × 32."""
+    for leaves in LEAVES:
+        gc.collect()
+        tree = cases.square_leaves(max(int(leaves * settings.scale), 1), 32)
+        yield measure_step(cases.optimizers()["adamw"], tree, "float32", settings, OTHERS[:2])
+
+
+def sweep_parameters(settings: Settings) -> Iterator[Row]:
+    """Clipped adamw over one leaf, larger and larger, as far as gradtx, optax and torch fit side by side."""
+    copies = 1 + 3 * 3 + 1  # the gradient, three times parameters and two moments, and optax's temporary
+    for size in SIZES:
+        gc.collect()
+        rows = max(int(size * settings.scale) // 500, 1)
+        if 4 * copies * rows * 500 < settings.memory:
+            tree = TreeOfShapes(cases.readable(rows * 500), [(rows, 500)])
+            yield measure_step(cases.compositions()["clip + adamw"], tree, "float32", settings, OTHERS[:1])
+
+
+# Outside jit.
+
+
+class EagerLoop:
+    """A loop that calls a library outside `jax.jit`; it keeps its parameters and its state."""
+
+    def __init__(self, library: Any, tx: Any, tree: TreeOfShapes, grads: Any) -> None:
+        self.library, self.tx, self.grads = library, tx, grads
+        self.params = tree.filled("float32", seed=0)
+        self.state = tx.init(self.params)
+        donating = jax.jit(peers.update_and_apply(library, tx, {}), donate_argnums=(0, 1))
+        self.donated = donating, tree.filled("float32", seed=0), tx.init(self.params)
+        self.stepped = tree.filled("float32", seed=0), tx.init(self.params)
+
+    def jitted(self) -> None:
+        program, params, state = self.donated
+        self.donated = program, *program(params, state, self.grads)
+        jax.block_until_ready(self.donated[1])
+
+    def update(self) -> None:
+        jax.block_until_ready(self.tx.update(self.grads, self.state, self.params))
+
+    def update_and_apply(self) -> None:
+        updates, self.state = self.tx.update(self.grads, self.state, self.params)
+        self.params = self.library.apply_updates(self.params, updates)
+        jax.block_until_ready(self.params)
+
+    def step(self) -> None:
+        """`library.step`, where there is one: update and apply in one compiled, donated program."""
+        params, state = self.stepped
+        self.stepped = self.library.step(self.tx, self.grads, state, params)
+        jax.block_until_ready(self.stepped)
+
+    def ways(self) -> dict[str, Callable[[], None]]:
+        found = {"jitted": self.jitted, "update": self.update, "update_and_apply": self.update_and_apply}
+        return {**found, "step": self.step} if hasattr(self.library, "step") else found
+
+
+def eager(settings: Settings) -> Iterator[Row]:
+    """Calls outside `jax.jit`: seconds, and how many programs the first update and its application compile."""
+    leaves = (100, 1000) if settings.everything else (100,)
+    for tree in (cases.square_leaves(max(int(n * settings.scale), 2), 8) for n in leaves):
+        grads = tree.filled("float32", seed=1)
+        for name in ("adamw", "clip + adamw", "lamb"):
+            case = cases.all_cases()[name]
+            loops = {lib.__name__: EagerLoop(lib, getattr(case, lib.__name__), tree, grads) for lib in (gradtx, optax)}
+            found: dict[str, Row] = {}
+            for library, loop in loops.items():
+                jax.clear_caches()
+                with counts.compilations() as compiled:
+                    loop.update_and_apply()
+                found[library] = {"programs": compiled[0]}
+            ways = {(lib, way): call for lib, loop in loops.items() for way, call in loop.ways().items()}
+            times = settings.times({f"{lib} {way}": call for (lib, way), call in ways.items()})
+            for library, way in ways:
+                found[library][f"{way}_seconds"] = times[f"{library} {way}"]
+            yield {"case": name, "tree": tree.name, "libraries": found}
+
+
+# The facade.
+
+
+class FacadeStep:
+    """A step of `gradtx.keras.AdamW`, which keeps its state itself."""
+
+    def __init__(self, tree: TreeOfShapes, grads: Any) -> None:
+        from gradtx.keras import AdamW
+
+        self.optimizer, self.grads = AdamW(cases.RATE), grads
+        self.params = tree.filled("float32", seed=0)
+
+    def __call__(self) -> None:
+        self.params = self.optimizer.apply(self.grads, self.params)
+        jax.block_until_ready(self.params)
+
+
+def facade(settings: Settings) -> Iterator[Row]:
+    """The step of the facade beside the jitted, donated step of the chain that it shows."""
+    trees = settings.trees()
+    for tree in (trees["one"], cases.square_leaves(max(int(100 * settings.scale), 2), 8), trees["many"]):
+        gc.collect()
+        grads = tree.filled("float32", seed=1)
+        stateful = FacadeStep(tree, grads)
+        functional = EagerLoop(gradtx, stateful.optimizer.transformation, tree, grads)
+        times = settings.times({"facade": stateful, "functional": functional.jitted})
+        yield {"tree": tree.name, **{f"{name}_seconds": seconds for name, seconds in times.items()}}
+
+
+# The import.
+
+TIMED_IMPORT = "import jax, time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
+
+
+def imports(rounds: int = 7) -> Row:
+    """Seconds that `import` takes after `import jax`, each in a process of its own."""
+    modules = [module for module in ("gradtx", "gradtx.keras", "optax", "keras", "torch") if _can_import(module)]
+    times: dict[str, list[float]] = {module: [] for module in modules}
+    for _ in range(rounds):
+        for module in modules:
+            command = [sys.executable, "-c", TIMED_IMPORT.format(module)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            times[module].append(float(done.stdout.splitlines()[-1]))
+    return {module: statistics.median(taken[1:]) for module, taken in times.items()}
+
+
+def _can_import(module: str) -> bool:
+    return peers.is_installed(module.partition(".")[0])
