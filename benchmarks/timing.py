@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-LONG = 0.3
+LONG = 0.1
 "Seconds of a call that needs no other before it."
 
 
@@ -18,20 +18,22 @@ def interleaved(
 
     In every round each program has its turn, so that a machine that slows down slows all of them. In its turn it is
     called twice, and the second call is timed: the first finds the caches full of another's arrays, and another
-    library's threads still waiting for work. There are at most `most` rounds, and after `seconds` no more than `least`;
-    the first does not count.
+    library's threads still waiting for work. After its share of the seconds and the least number of turns, a program
+    rests, so that a slow one leaves time to the others. The first turn does not count.
     """
     times: dict[str, list[float]] = {name: [] for name in programs}
-    begin = time.perf_counter()
-    for round_ in range(most):
-        if round_ >= least and time.perf_counter() - begin > seconds:
-            break
+    spent = dict.fromkeys(programs, 0.0)
+    for _ in range(most):
         for name, program in programs.items():
-            if not times[name] or times[name][-1] < LONG:
+            if len(times[name]) < least or spent[name] < seconds / len(programs):
+                begin = time.perf_counter()
+                if not times[name] or times[name][-1] < LONG:
+                    program()
+                start = time.perf_counter()
                 program()
-            start = time.perf_counter()
-            program()
-            times[name].append(time.perf_counter() - start)
+                end = time.perf_counter()
+                times[name].append(end - start)
+                spent[name] += end - begin
     return {name: statistics.median(taken[1:]) for name, taken in times.items()}
 
 

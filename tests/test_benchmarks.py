@@ -54,7 +54,8 @@ def test_a_row_says_what_was_counted_and_timed(results):
     ]
     for row in rows:
         assert row["limit_seconds"] > 0
-        assert row["needed_bytes"] == {"float32": 28, "bfloat16": 24}[row["dtype"]] + 4 * (row["case"] != "adamw")
+        needed = {"float32": 28, "bfloat16": 24}[row["dtype"]] + 4 * (row["case"] != "adamw")
+        assert row["needed_bytes"] == pytest.approx(needed, abs=0.05), "and the counters"
         for library in ("gradtx", "optax"):
             found = row["libraries"][library]
             assert min(found[key] for key in ("seconds", "trace_lower_seconds", "compile_seconds")) > 0
