@@ -207,8 +207,9 @@ def gpt2_shapes(width: int) -> Shapes:
     return [(50257, width), (1024, width), *(block * 12), (width,), (width,)]
 
 
-COPIES = 18
-"Of float32 parameters: the gradient, five optimizers with two moments each, and temporaries of two copies."
+COPIES = 24
+"""Of float32 parameters: the gradients of JAX and of torch, five optimizers with two moments each, temporaries of three
+copies, and what allocators keep and the libraries take."""
 
 
 def gpt2_width(memory: float) -> int:

@@ -26,19 +26,19 @@ def draw(results: Results, out: Path) -> None:
 
 
 def steps(rows: Sequence[Row]) -> Any:
-    """Bars: the steps over the first tree as multiples of the limit, for every library."""
+    """Dots: the steps over the first tree as multiples of the limit. A line is a case, a colour a library."""
     first = [row for row in rows if (row["tree"], row["dtype"]) == (rows[0]["tree"], rows[0]["dtype"])]
-    figure, axes = plt.subplots(figsize=(9, 1.5 + 0.45 * len(first)), layout="constrained")
-    height = 0.8 / len(LIBRARIES)
-    for i, library in enumerate(LIBRARIES):
-        shown = [(y, ratio(of(row, library), row["limit_seconds"])) for y, row in enumerate(first)]
-        shown = [(y + i * height - 0.4, value) for y, value in shown if value is not None]
+    figure, axes = plt.subplots(figsize=(8, 1.5 + 0.21 * len(first)), layout="constrained")
+    for library in LIBRARIES:
+        shown = [(ratio(of(row, library), row["limit_seconds"]), y) for y, row in enumerate(first)]
+        shown = [point for point in shown if point[0] is not None]
         if shown:
-            axes.barh([y for y, _ in shown], [x for _, x in shown], height, label=library, color=COLOURS[library])
+            axes.plot(*zip(*shown, strict=True), "o", label=library, color=COLOURS[library], alpha=0.8)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_yticks(range(len(first)), [row["case"] for row in first])
     axes.set(xscale="log", xlabel="time of a step / time to move the bytes that it needs", title=rows[0]["tree"])
-    axes.invert_yaxis()
+    axes.set_ylim(len(first) - 0.4, -0.6)
+    axes.grid(alpha=0.3)
     axes.legend()
     return figure
 

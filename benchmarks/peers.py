@@ -1,4 +1,4 @@
-"""A training step of each library: an object that makes one step when it is called, and waits until it is done."""
+"""Training steps of each library: objects that make so many steps when they are called, and wait for the last."""
 
 import functools
 import importlib.util
@@ -12,10 +12,9 @@ import jax.numpy as jnp
 
 from benchmarks import cases, counts
 from benchmarks.cases import Case, TreeOfShapes
+from benchmarks.timing import Program
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
-
-Step = Callable[[], None]
 
 
 def update_and_apply(library: Any, tx: Any, extra: Mapping[str, float]) -> Callable[..., Any]:
@@ -40,8 +39,8 @@ class JaxStep:
         self.program, self.params, self.state, self.counts = counts.compiled_step(step, params, state, grads)
         self.state_bytes = counts.bytes_of(self.state) / tree.size
 
-    def __call__(self) -> None:
-        for _ in range(self.window):
+    def __call__(self, steps: int) -> None:
+        for _ in range(steps * self.window):
             self.params, self.state = self.program(self.params, self.state, self.grads)
         jax.block_until_ready(self.params)
 
@@ -71,7 +70,7 @@ TORCH: dict[str, tuple[str, dict[str, Any]]] = {
 "The same optimizers in torch, by the names of the cases. Where formulas differ in a constant, the bytes do not."
 
 
-def torch_steps(case: Case, tree: TreeOfShapes, wanted: Sequence[str]) -> dict[str, Step]:
+def torch_steps(case: Case, tree: TreeOfShapes, wanted: Sequence[str]) -> dict[str, Program]:
     """torch's step for this case, with one kernel over all leaves (fused) or one per operation (foreach)."""
     if case.name not in TORCH or not is_installed("torch"):
         return {}
@@ -99,10 +98,11 @@ class TorchStep:
         self.clip = functools.partial(torch.nn.utils.clip_grad_norm_, self.params, 1.0, foreach=True) if clips else None
         self.synchronize = torch.cuda.synchronize if self.device == "cuda" else lambda: None
 
-    def __call__(self) -> None:
-        if self.clip is not None:
-            self.clip()
-        self.optimizer.step()
+    def __call__(self, steps: int) -> None:
+        for _ in range(steps):
+            if self.clip is not None:
+                self.clip()
+            self.optimizer.step()
         self.synchronize()
 
 
@@ -124,7 +124,7 @@ KERAS: dict[str, tuple[str, dict[str, Any]]] = {
 "The same optimizers in Keras, by the names of the cases."
 
 
-def keras_steps(case: Case, tree: TreeOfShapes, grads: Any) -> dict[str, Step]:
+def keras_steps(case: Case, tree: TreeOfShapes, grads: Any) -> dict[str, Program]:
     """Keras's step for this case: `stateless_apply` of an optimizer on the backend JAX, jitted and donated."""
     if case.name not in KERAS or not is_installed("keras"):
         return {}
@@ -147,6 +147,7 @@ class KerasStep:
         self.grads = grads
         self.program = jax.jit(optimizer.stateless_apply, donate_argnums=(0, 2))
 
-    def __call__(self) -> None:
-        self.params, self.state = self.program(self.state, self.grads, self.params)
+    def __call__(self, steps: int) -> None:
+        for _ in range(steps):
+            self.params, self.state = self.program(self.state, self.grads, self.params)
         jax.block_until_ready(self.params)

@@ -21,7 +21,7 @@ PEERS = ("torch fused", "torch foreach", "Keras")
 CHARTS = {
     "steps": "Steps over one leaf, as multiples of the limit",
     "leaves": "adamw over more and more leaves of 32 × 32: the step, trace + lower, and compile",
-    "parameters": "clip + adamw over more and more parameters: the step, and the step over the limit",
+    "parameters": "adamw over more and more parameters: the step, and the step over the limit",
 }
 
 

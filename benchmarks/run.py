@@ -38,7 +38,7 @@ FLAGGED = ("momentum", "adam", "adamw", "clip + adamw", "lion", "lamb", "adafact
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parsed(arguments)
     if options.flags:
-        save(options.out / "flags.json", with_and_without_flag(options.out))
+        save(options.out / "flags.json", with_and_without_flag(options))
     else:
         save(options.out / "results.json", measured(options))
     write_report(options.out)
@@ -58,6 +58,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=default.seconds, help="for the rounds of a row")
     parser.add_argument("--memory", type=float, default=default.memory, help="bytes that the run may take")
     parser.add_argument("--scale", type=float, default=1.0, help="factor of all sizes, for a trial run")
+    parser.add_argument("--optax-only", action="store_true", help="leave torch and Keras out")
     parser.add_argument("--out", type=Path, default=OUT, help="where to write")
     return parser.parse_args(arguments)
 
@@ -65,7 +66,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 def measured(options: argparse.Namespace) -> Row:
     """Everything that was asked for, as it goes into the JSON."""
     start = time.perf_counter()
-    settings = Settings(options.seconds, options.memory, options.scale, options.all)
+    settings = Settings(options.seconds, options.memory, options.scale, options.all, options.optax_only)
     results: Row = {"machine": machine(), "versions": versions(), "settings": vars(settings)}
     makers = {
         "steps": lambda: sections.steps(settings, chosen(options)),
@@ -131,13 +132,13 @@ def versions() -> dict[str, str]:
 # The flag.
 
 
-def with_and_without_flag(out: Path, rounds: int = 3) -> Row:
+def with_and_without_flag(options: argparse.Namespace, rounds: int = 3) -> Row:
     """The core on one leaf and on GPT-2's tree, in processes that take turns: a flag is read when a backend starts."""
     found: dict[tuple[str, str], list[Row]] = {}
     for i in range(rounds):
         for name, flag in (("off", ""), ("on", FLAG)):
-            folder = out / "flags" / f"{name}{i}"
-            for row in run_elsewhere(folder, flag)["steps"]:
+            folder = options.out / "flags" / f"{name}{i}"
+            for row in run_elsewhere(options, folder, flag)["steps"]:
                 found.setdefault((row["tree"], row["case"]), []).append({"flag": name, **row})
     rows = [
         {"tree": tree, "case": case, "off": median_of(rows, "off"), "on": median_of(rows, "on")}
@@ -146,11 +147,13 @@ def with_and_without_flag(out: Path, rounds: int = 3) -> Row:
     return {"machine": machine(), "versions": versions(), "flag": f"XLA_FLAGS={FLAG}", "rows": rows}
 
 
-def run_elsewhere(folder: Path, flag: str) -> Row:
+def run_elsewhere(options: argparse.Namespace, folder: Path, flag: str) -> Row:
     """The results of this command in a process of its own, with one more XLA flag."""
-    options = ["--sections", "steps", "--trees", "one", "gpt2", "--dtypes", "float32", "--cases", *FLAGGED]
+    trees, names = options.trees or ("one", "gpt2"), options.cases or FLAGGED
+    chosen = ["--sections", "steps", "--optax-only", "--dtypes", "float32", "--trees", *trees, "--cases", *names]
+    sizes = [f"--{name}={getattr(options, name)}" for name in ("seconds", "memory", "scale")]
     flags = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()}
-    command = [sys.executable, "-m", "benchmarks.run", *options, "--out", str(folder)]
+    command = [sys.executable, "-m", "benchmarks.run", *chosen, *sizes, "--out", str(folder)]
     subprocess.run(command, env={**os.environ, **flags}, check=True)
     return json.loads((folder / "results.json").read_text())
 

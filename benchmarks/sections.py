@@ -5,7 +5,7 @@ import gc
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ import optax
 import gradtx
 from benchmarks import cases, counts, peers
 from benchmarks.cases import Case, TreeOfShapes
-from benchmarks.timing import Triad, interleaved
+from benchmarks.timing import Program, Triad, interleaved
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +30,13 @@ class Settings:
     "Factor of the sizes of the trees; small for a trial run."
     everything: bool = False
     "All cases on all trees."
+    optax_only: bool = False
+    "Whether torch and Keras are left out."
 
     def trees(self) -> dict[str, TreeOfShapes]:
         return cases.trees(self.scale, self.memory)
 
-    def times(self, programs: Mapping[str, Callable[[], None]]) -> dict[str, float]:
+    def times(self, programs: Mapping[str, Program]) -> dict[str, float]:
         return interleaved(programs, self.seconds)
 
 
@@ -69,7 +71,7 @@ def measure_step(case: Case, tree: TreeOfShapes, dtype: str, settings: Settings,
             found[name] = {**dataclasses.asdict(step.counts), "state_bytes": step.state_bytes}
         except TypeError as error:  # optax's `cond` where bfloat16 parameters meet float32 gradients
             found[name] = {"error": type(error).__name__}
-    if dtype == "float32":  # elsewhere torch and Keras want gradients of the dtype of the parameters
+    if dtype == "float32" and not settings.optax_only:  # the others want gradients of the dtype of the parameters
         steps |= peers.torch_steps(case, tree, others)
         steps |= peers.keras_steps(case, tree, grads) if "Keras" in others else {}
     triad = Triad(tree.size)
@@ -127,14 +129,14 @@ def sweep_leaves(settings: Settings) -> Iterator[Row]:
 
 
 def sweep_parameters(settings: Settings) -> Iterator[Row]:
-    """Clipped adamw over one leaf, larger and larger, as far as gradtx, optax and torch fit side by side."""
-    copies = 1 + 3 * 3 + 1  # the gradient, three times parameters and two moments, and optax's temporary
+    """adamw over one leaf, larger and larger, as far as gradtx, optax and torch fit side by side."""
+    copies, libraries = 2 + 3 * 3, 1e9  # the gradients of JAX and torch, three times parameters and two moments
     for size in SIZES:
         gc.collect()
         rows = max(int(size * settings.scale) // 500, 1)
-        if 4 * copies * rows * 500 < settings.memory:
+        if 4 * copies * rows * 500 + libraries < settings.memory:
             tree = TreeOfShapes(cases.readable(rows * 500), [(rows, 500)])
-            yield measure_step(cases.compositions()["clip + adamw"], tree, "float32", settings, OTHERS[:1])
+            yield measure_step(cases.optimizers()["adamw"], tree, "float32", settings, OTHERS[:1])
 
 
 # Outside jit.
@@ -151,27 +153,37 @@ class EagerLoop:
         self.donated = donating, tree.filled("float32", seed=0), tx.init(self.params)
         self.stepped = tree.filled("float32", seed=0), tx.init(self.params)
 
-    def jitted(self) -> None:
+    def jitted(self, steps: int) -> None:
         program, params, state = self.donated
-        self.donated = program, *program(params, state, self.grads)
-        jax.block_until_ready(self.donated[1])
+        for _ in range(steps):
+            params, state = program(params, state, self.grads)
+        self.donated = program, params, state
+        jax.block_until_ready(params)
 
-    def update(self) -> None:
-        jax.block_until_ready(self.tx.update(self.grads, self.state, self.params))
+    def update(self, steps: int) -> None:
+        for _ in range(steps):
+            jax.block_until_ready(self.tx.update(self.grads, self.state, self.params))
 
-    def update_and_apply(self) -> None:
-        updates, self.state = self.tx.update(self.grads, self.state, self.params)
-        self.params = self.library.apply_updates(self.params, updates)
+    def update_and_apply(self, steps: int) -> None:
+        for _ in range(steps):
+            updates, self.state = self.tx.update(self.grads, self.state, self.params)
+            self.params = self.library.apply_updates(self.params, updates)
         jax.block_until_ready(self.params)
 
-    def step(self) -> None:
+    def step(self, steps: int) -> None:
         """`library.step`, where there is one: update and apply in one compiled, donated program."""
         params, state = self.stepped
-        self.stepped = self.library.step(self.tx, self.grads, state, params)
-        jax.block_until_ready(self.stepped)
+        for _ in range(steps):
+            params, state = self.library.step(self.tx, self.grads, state, params)
+        self.stepped = params, state
+        jax.block_until_ready(params)
 
-    def ways(self) -> dict[str, Callable[[], None]]:
-        found = {"jitted": self.jitted, "update": self.update, "update_and_apply": self.update_and_apply}
+    def ways(self) -> dict[str, Program]:
+        found: dict[str, Program] = {
+            "jitted": self.jitted,
+            "update": self.update,
+            "update_and_apply": self.update_and_apply,
+        }
         return {**found, "step": self.step} if hasattr(self.library, "step") else found
 
 
@@ -187,7 +199,7 @@ def eager(settings: Settings) -> Iterator[Row]:
             for library, loop in loops.items():
                 jax.clear_caches()
                 with counts.compilations() as compiled:
-                    loop.update_and_apply()
+                    loop.update_and_apply(1)
                 found[library] = {"programs": compiled[0]}
             ways = {(lib, way): call for lib, loop in loops.items() for way, call in loop.ways().items()}
             times = settings.times({f"{lib} {way}": call for (lib, way), call in ways.items()})
@@ -208,8 +220,9 @@ class FacadeStep:
         self.optimizer, self.grads = AdamW(cases.RATE), grads
         self.params = tree.filled("float32", seed=0)
 
-    def __call__(self) -> None:
-        self.params = self.optimizer.apply(self.grads, self.params)
+    def __call__(self, steps: int) -> None:
+        for _ in range(steps):
+            self.params = self.optimizer.apply(self.grads, self.params)
         jax.block_until_ready(self.params)
 
 

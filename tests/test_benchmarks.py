@@ -149,4 +149,4 @@ def test_gpt2_fits_into_the_memory(bench):
     whole = bench.cases.TreeOfShapes("", bench.cases.gpt2_shapes(768))
     assert (len(whole.shapes), whole.size) == (148, 124_439_808)
     assert bench.cases.gpt2_width(1e12) == 768
-    assert bench.cases.gpt2_width(6e9) == 512
+    assert bench.cases.gpt2_width(6e9) == 384
