@@ -68,12 +68,12 @@ def measured(options: argparse.Namespace) -> Row:
     start = time.perf_counter()
     settings = Settings(options.seconds, options.memory, options.scale, options.all, options.optax_only)
     results: Row = {"machine": machine(), "versions": versions(), "settings": vars(settings)}
-    makers = {
+    makers = {  # the largest arrays first, before allocators keep what smaller ones have left
+        "parameters": lambda: sections.sweep_parameters(settings),
         "steps": lambda: sections.steps(settings, chosen(options)),
         "eager": lambda: sections.eager(settings),
         "facade": lambda: sections.facade(settings),
         "leaves": lambda: sections.sweep_leaves(settings),
-        "parameters": lambda: sections.sweep_parameters(settings),
     }
     for section in (name for name in makers if name in options.sections):
         results[section] = list(shown(section, start, makers[section]()))

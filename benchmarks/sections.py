@@ -1,5 +1,6 @@
 """What a run measures: the parts of the results, each a function that gives what goes into the JSON."""
 
+import ctypes
 import dataclasses
 import gc
 import statistics
@@ -41,6 +42,15 @@ class Settings:
 
 
 Row = dict[str, Any]
+
+
+def free_memory() -> None:
+    """Give back what the last row has used; the allocator of Linux would keep the small arrays."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
 
 # A step.
 
@@ -93,7 +103,7 @@ def steps(settings: Settings, wanted: Iterable[tuple[str, str, str]]) -> Iterato
     """A row for each `(tree, dtype, case)`, by their short names."""
     trees, all_cases = settings.trees(), cases.all_cases()
     for tree, dtype, case in wanted:
-        gc.collect()
+        free_memory()
         others = OTHERS if settings.everything or tree != "many" else OTHERS[:2]  # Keras compiles it for long
         yield measure_step(all_cases[case], trees[tree], dtype, settings, others)
 
@@ -123,7 +133,7 @@ SIZES = (10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
 def sweep_leaves(settings: Settings) -> Iterator[Row]:
     """adamw over more and more leaves of 32 × 32."""
     for leaves in LEAVES:
-        gc.collect()
+        free_memory()
         tree = cases.square_leaves(max(int(leaves * settings.scale), 1), 32)
         yield measure_step(cases.optimizers()["adamw"], tree, "float32", settings, OTHERS[:2])
 
@@ -132,7 +142,7 @@ def sweep_parameters(settings: Settings) -> Iterator[Row]:
     """adamw over one leaf, larger and larger, as far as gradtx, optax and torch fit side by side."""
     copies, libraries = 2 + 3 * 3, 1e9  # the gradients of JAX and torch, three times parameters and two moments
     for size in SIZES:
-        gc.collect()
+        free_memory()
         rows = max(int(size * settings.scale) // 500, 1)
         if 4 * copies * rows * 500 + libraries < settings.memory:
             tree = TreeOfShapes(cases.readable(rows * 500), [(rows, 500)])
@@ -231,7 +241,7 @@ def facade(settings: Settings) -> Iterator[Row]:
     """The step of the facade beside the jitted, donated step of the chain that it shows."""
     trees = settings.trees()
     for tree in (trees["one"], cases.square_leaves(max(int(100 * settings.scale), 2), 8), trees["many"]):
-        gc.collect()
+        free_memory()
         grads = tree.filled("float32", seed=1)
         stateful = FacadeStep(tree, grads)
         functional = EagerLoop(gradtx, stateful.optimizer.transformation, tree, grads)
