@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 FLOOR := .venv-floor
 JOBS ?= auto
 TESTS ?=
+BENCH ?= bench
+ARGS ?=
 INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -51,8 +53,8 @@ format: $(VENV)/.extra-dev  ## Format, fix what can be fixed, list the optimizer
 docs: $(VENV)/.extra-docs  ## Build the documentation into docs/_build
 	$(BIN)/sphinx-build -W -q docs docs/_build
 
-bench: $(VENV)/.extra-bench  ## Time gradtx beside its peers
-	$(BIN)/python benchmarks/run.py
+bench: $(VENV)/.extra-$(BENCH)  ## Time gradtx beside its peers; BENCH=bench-torch installs torch as well, ARGS="--all"
+	$(BIN)/python -m benchmarks.run $(ARGS)
 
 clean:  ## Remove the environments and everything generated
 	rm -rf $(VENV) $(FLOOR) out docs/_build docs/reference .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,183 +1,193 @@
-"""Time one optimizer step of gradtx beside optax (and torch, if installed) and beside the memory's limit.
+"""The command: measure gradtx, its peers and the limit of the memory side by side; write a table, JSON and charts.
 
-    python benchmarks/run.py [--params 16e6] [--repeats 30] [--only clip+adamw]
+    python -m benchmarks.run                          # what `make bench` does: some minutes, below 6 GB
+    python -m benchmarks.run --all                    # every case on every tree
+    python -m benchmarks.run --sections steps --trees one --cases adamw lion
+    python -m benchmarks.run --flags                  # the CPU flag for several outputs in one loop, off and on
 
-A step is jitted with its parameters and state donated; the gradient is in memory already. Every round times each
-program once, in turn, so that a machine that slows down slows all of them; the median over the rounds is reported. The
-bus limit is the time to move the bytes that the update cannot avoid at the rate of y ← y + a x, measured in the
-same rounds. Ratios mean something on a noisy machine, single times do not.
+optax is always there; torch and Keras take part where they are installed. On a GPU the command is the same.
 """
 
 import argparse
-import functools
-import importlib.util
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import resource
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import optax
 
 import gradtx
+from benchmarks import cases, peers, report, sections
+from benchmarks.sections import Row, Settings
 
-UNAVOIDABLE_BYTES = {"sgd": 12, "momentum": 20, "lion": 20, "adam": 28, "adamw": 28, "clip+adam": 32, "clip+adamw": 32}
+OUT = Path("out/bench")
+SECTIONS = ("steps", "eager", "facade", "imports", "leaves", "parameters")
+FLAG = "--xla_backend_extra_options=xla_cpu_use_multi_output_fusion"
+FLAGGED = ("momentum", "adam", "adamw", "clip + adamw", "lion", "lamb", "adafactor")
 
 
-def transformations(library: Any) -> dict[str, Any]:
-    """The same recipes in either library."""
-    clip = library.clip_by_global_norm(1.0)
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parsed(arguments)
+    if options.flags:
+        save(options.out / "flags.json", with_and_without_flag(options))
+    else:
+        save(options.out / "results.json", measured(options))
+    write_report(options.out)
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    default = Settings()
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--all", action="store_true", help="every case on every tree")
+    parser.add_argument("--flags", action="store_true", help=f"the core with and without XLA_FLAGS={FLAG}")
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS, metavar="SECTION")
+    parser.add_argument("--trees", nargs="+", choices=("one", "gpt2", "many"), help="only these trees")
+    parser.add_argument("--cases", nargs="+", choices=list(cases.all_cases()), metavar="CASE", help="only these cases")
+    parser.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16"), help="only these parameters")
+    parser.add_argument("--seconds", type=float, default=default.seconds, help="for the rounds of a row")
+    parser.add_argument("--memory", type=float, default=default.memory, help="bytes that the run may take")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor of all sizes, for a trial run")
+    parser.add_argument("--optax-only", action="store_true", help="leave torch and Keras out")
+    parser.add_argument("--out", type=Path, default=OUT, help="where to write")
+    return parser.parse_args(arguments)
+
+
+def measured(options: argparse.Namespace) -> Row:
+    """Everything that was asked for, as it goes into the JSON."""
+    start = time.perf_counter()
+    settings = Settings(options.seconds, options.memory, options.scale, options.all, options.optax_only)
+    results: Row = {"machine": machine(), "versions": versions(), "settings": vars(settings)}
+    makers = {  # the largest arrays first, before allocators keep what smaller ones have left
+        "parameters": lambda: sections.sweep_parameters(settings),
+        "steps": lambda: sections.steps(settings, chosen(options)),
+        "eager": lambda: sections.eager(settings),
+        "facade": lambda: sections.facade(settings),
+        "leaves": lambda: sections.sweep_leaves(settings),
+    }
+    for section in (name for name in makers if name in options.sections):
+        results[section] = list(shown(section, start, makers[section]()))
+    if "imports" in options.sections:
+        results["imports"] = sections.imports()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    results["peak_bytes"] = peak * (1 if sys.platform == "darwin" else 1024)
+    results["seconds"] = time.perf_counter() - start
+    return results
+
+
+def chosen(options: argparse.Namespace) -> list[tuple[str, str, str]]:
+    """The steps to measure. Naming trees, dtypes or cases chooses among all of them, not only among the default's."""
+    wanted = sections.wanted_steps(options.all or bool(options.cases))
+    picked = (options.trees, options.dtypes, options.cases)
+    return [key for key in wanted if all(names is None or x in names for x, names in zip(key, picked, strict=True))]
+
+
+def shown(section: str, start: float, rows: Iterable[Row]) -> Iterable[Row]:
+    """The rows, each printed as it comes, with the seconds since the start."""
+    for row in rows:
+        print(f"{time.perf_counter() - start:4.0f} s  {section}: {report.in_a_line(row)}", file=sys.stderr, flush=True)
+        yield row
+
+
+# Where it was measured.
+
+
+def machine() -> Row:
+    device = jax.devices()[0]
     return {
-        "sgd": library.sgd(1e-3),
-        "momentum": library.sgd(1e-3, momentum=0.9),
-        "lion": library.lion(1e-4),
-        "adam": library.adam(1e-3),
-        "adamw": library.adamw(1e-3),
-        "clip+adam": library.chain(clip, library.adam(1e-3)),
-        "clip+adamw": library.chain(clip, library.adamw(1e-3)),
+        "platform": device.platform,
+        "device": processor() if device.platform == "cpu" else device.device_kind,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": platform.system(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
 
 
-def make_params(size: int, leaves: int = 8) -> dict[str, jax.Array]:
-    side = max(int((size / leaves) ** 0.5), 1)
-    return {f"w{i}": jnp.full((side, side), 0.5) for i in range(leaves)}
+def processor() -> str:
+    """The model of the processor, as the system names it."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
 
 
-class Step:
-    """A compiled, donated training step that keeps its own parameters and state."""
-
-    def __init__(self, library: Any, tx: Any, size: int) -> None:
-        self.params = make_params(size)
-        self.grads = jax.tree.map(lambda p: 0.01 * p, self.params)
-        self.state = tx.init(self.params)
-
-        @functools.partial(jax.jit, donate_argnums=(0, 1))
-        def step(params: Any, state: Any, grads: Any) -> Any:
-            updates, state = tx.update(grads, state, params)
-            return library.apply_updates(params, updates), state
-
-        self.program = step.lower(self.params, self.state, self.grads).compile()
-
-    def __call__(self) -> None:
-        self.params, self.state = self.program(self.params, self.state, self.grads)
-        jax.block_until_ready(self.params)
-
-    @property
-    def temporary_bytes(self) -> float:
-        """Of the program's temporaries, per parameter."""
-        return self.program.memory_analysis().temp_size_in_bytes / sum(x.size for x in self.params.values())
+def versions() -> dict[str, str]:
+    """Of Python and of every library that takes part."""
+    packages = ["jax", "jaxlib", "numpy", "optax", *filter(peers.is_installed, ("torch", "keras"))]
+    others = {name: importlib.metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), "gradtx": gradtx.__version__, **others}
 
 
-class Triad:
-    """y ← y + a x, in place, over as many elements as there are parameters: 12 bytes each."""
-
-    bytes_per_element = 12
-
-    def __init__(self, size: int) -> None:
-        self.x, self.y = jnp.ones(size), jnp.zeros(size)
-        self.program = jax.jit(lambda y, x: y + 0.5 * x, donate_argnums=0)
-
-    def __call__(self) -> None:
-        self.y = self.program(self.y, self.x)
-        self.y.block_until_ready()
+# The flag.
 
 
-def torch_adamw(size: int) -> Callable[[], None]:
-    """torch.optim.AdamW(fused=True) on the same device."""
-    import torch
-
-    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
-    params = [torch.full(p.shape, 0.5, device=device, requires_grad=True) for p in make_params(size).values()]
-    for param in params:
-        param.grad = torch.full_like(param, 0.01)
-    optimizer = torch.optim.AdamW(params, lr=1e-3, fused=True)
-
-    def step() -> None:
-        optimizer.step()
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    return step
+def with_and_without_flag(options: argparse.Namespace, rounds: int = 3) -> Row:
+    """The core on one leaf and on GPT-2's tree, in processes that take turns: a flag is read when a backend starts."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for i in range(rounds):
+        for name, flag in (("off", ""), ("on", FLAG)):
+            folder = options.out / "flags" / f"{name}{i}"
+            for row in run_elsewhere(options, folder, flag)["steps"]:
+                found.setdefault((row["tree"], row["case"]), []).append({"flag": name, **row})
+    rows = [
+        {"tree": tree, "case": case, "off": median_of(rows, "off"), "on": median_of(rows, "on")}
+        for (tree, case), rows in found.items()
+    ]
+    return {"machine": machine(), "versions": versions(), "flag": f"XLA_FLAGS={FLAG}", "rows": rows}
 
 
-def medians(programs: Mapping[str, Callable[[], None]], repeats: int) -> dict[str, float]:
-    """Seconds per call, all programs taking turns."""
-    times: dict[str, list[float]] = {name: [] for name in programs}
-    for round_ in range(repeats + 3):
-        for name, program in programs.items():
-            start = time.perf_counter()
-            program()
-            if round_ >= 3:  # the first rounds warm up
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(taken) for name, taken in times.items()}
+def run_elsewhere(options: argparse.Namespace, folder: Path, flag: str) -> Row:
+    """The results of this command in a process of its own, with one more XLA flag."""
+    trees, names = options.trees or ("one", "gpt2"), options.cases or FLAGGED
+    chosen = ["--sections", "steps", "--optax-only", "--dtypes", "float32", "--trees", *trees, "--cases", *names]
+    sizes = [f"--{name}={getattr(options, name)}" for name in ("seconds", "memory", "scale")]
+    flags = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()}
+    command = [sys.executable, "-m", "benchmarks.run", *chosen, *sizes, "--out", str(folder)]
+    subprocess.run(command, env={**os.environ, **flags}, check=True)
+    return json.loads((folder / "results.json").read_text())
 
 
-def compare_steps(size: int, repeats: int, only: list[str]) -> None:
-    """One table: milliseconds, the share of the bus limit, the ratio to optax, bytes of temporaries."""
-    triad = Triad(size)
-    print(f"{jax.devices()[0].device_kind}, {size / 1e6:g} M float32 parameters in 8 leaves, {repeats} rounds\n")
-    print(
-        f"{'':12}{'gradtx ms':>10}{'optax ms':>10}{'ratio':>7}{'bus limit ms':>14}{'of limit':>10}{'temp B/param':>14}"
-    )
-    for name in only:
-        ours = Step(gradtx, transformations(gradtx)[name], size)
-        theirs = Step(optax, transformations(optax)[name], size)
-        programs = {"gradtx": ours, "optax": theirs, "triad": triad}
-        if name == "adamw" and importlib.util.find_spec("torch"):
-            programs["torch"] = torch_adamw(size)
-        t = medians(programs, repeats)
-        limit = UNAVOIDABLE_BYTES[name] / Triad.bytes_per_element * t["triad"]
-        print(
-            f"{name:12}{t['gradtx'] * 1e3:10.2f}{t['optax'] * 1e3:10.2f}{t['gradtx'] / t['optax']:7.2f}"
-            f"{limit * 1e3:14.2f}{t['gradtx'] / limit:10.2f}{ours.temporary_bytes:14.2f}"
-            + (f"   torch fused {t['torch'] * 1e3:.2f} ms" if "torch" in t else "")
-        )
+def median_of(rows: list[Row], flag: str) -> Row:
+    """For each library the median of its steps over the limit, and what XLA counts."""
+    those = [row for row in rows if row["flag"] == flag]
+    found = {}
+    for name, last in those[-1]["libraries"].items():
+        ratios = [row["libraries"][name]["seconds"] / row["limit_seconds"] for row in those]
+        found[name] = {**last, "over_limit": statistics.median(ratios)}
+    return found
 
 
-def compare_eager(repeats: int) -> None:
-    """`tx.update` outside jit against the jitted update, in microseconds."""
-    print("\nupdate outside jit, 100 leaves of 8 x 8, clip+adamw")
-    params = {f"w{i}": jnp.ones((8, 8)) for i in range(100)}
-    for library in (gradtx, optax):
-        tx = transformations(library)["clip+adamw"]
-        state, jitted = tx.init(params), jax.jit(tx.update)
-        programs = {
-            "jitted": lambda f=jitted, s=state: jax.block_until_ready(f(params, s, params)),
-            "eager": lambda f=tx.update, s=state: jax.block_until_ready(f(params, s, params)),
-        }
-        t = medians(programs, repeats)
-        print(
-            f"{library.__name__:12}{t['jitted'] * 1e6:10.0f} us jitted{t['eager'] * 1e6:10.0f} us eager"
-            f"{t['eager'] / t['jitted']:8.1f} x"
-        )
+# What is written.
 
 
-def compare_compilation() -> None:
-    """Seconds to trace, lower and compile a step over many leaves."""
-    print("\ncompilation, clip+adamw, leaves of 8 x 8")
-    for leaves in (100, 400):
-        params = {f"w{i}": jnp.ones((8, 8)) for i in range(leaves)}
-        for library in (gradtx, optax):
-            tx = transformations(library)["clip+adamw"]
-            state = tx.init(params)
-            start = time.perf_counter()
-            lowered = jax.jit(tx.update).lower(params, state, params)
-            middle = time.perf_counter()
-            lowered.compile()
-            end = time.perf_counter()
-            print(f"{library.__name__:12}{leaves:6} leaves{middle - start:8.2f} s lower{end - middle:8.2f} s compile")
+def save(file: Path, results: Any) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--params", type=float, default=16e6, help="number of parameters")
-    parser.add_argument("--repeats", type=int, default=30, help="rounds that count")
-    parser.add_argument("--only", nargs="+", default=list(UNAVOIDABLE_BYTES), choices=list(UNAVOIDABLE_BYTES))
-    arguments = parser.parse_args()
-    compare_steps(int(arguments.params), arguments.repeats, arguments.only)
-    compare_eager(arguments.repeats)
-    compare_compilation()
+def write_report(out: Path) -> None:
+    """`report.md` of what the folder has, and the charts where matplotlib is installed."""
+    results = report.read(out)
+    (out / "report.md").write_text(report.whole(results))
+    if peers.is_installed("matplotlib"):
+        from benchmarks import charts
+
+        charts.draw(results, out)
+    else:
+        print("no charts: matplotlib is not installed", file=sys.stderr)
+    print(report.whole(results))
+    print(f"written to {out}", file=sys.stderr)
 
 
 if __name__ == "__main__":
