@@ -86,6 +86,25 @@ def test_clipped_step_with_norms_makes_one_temporary(name, dtypes):
     assert temporaries(gradtx.chain(CLIP, TWO_PASSES[name]), *dtypes) < 1.05
 
 
+WRAPPED = {
+    "if_finite": gradtx.if_finite(gradtx.adamw(1e-3), 5),
+    "dynamic_loss_scale": gradtx.dynamic_loss_scale(gradtx.adamw(1e-3)),
+    "if_finite-masked": gradtx.if_finite(gradtx.masked(gradtx.adamw(1e-3), "left|right")),
+    "params_ema": gradtx.params_ema(gradtx.adamw(1e-3), 0.999),
+    "accumulate": gradtx.accumulate(gradtx.adamw(1e-3), 4),
+    "partition": gradtx.partition(
+        {"a": gradtx.adamw(1e-3), "b": gradtx.lion(1e-4)}, {"bias": "b", "left": "a", "right": "b"}
+    ),
+}
+
+
+@helpers.of_todays_xla
+@pytest.mark.parametrize("dtypes", [("float32", "float32"), ("bfloat16", "float32")], ids="-".join)
+@pytest.mark.parametrize("name", WRAPPED)
+def test_wrappers_make_no_parameter_sized_temporary(name, dtypes):
+    assert temporaries(WRAPPED[name], *dtypes) < 0.05
+
+
 NEEDS = {
     "adabelief": 44,
     "adadelta": 48,

@@ -237,6 +237,24 @@ class TestIfFinite:
         updates, _ = tx.update(grads, tx.init(params), params)
         assert_trees(updates, {"step": jnp.array(0), "w": jnp.zeros(2)})
 
+    @pytest.mark.parametrize("name", helpers.registered(gx.authoring.Optimizer))
+    def test_it_is_the_inner_update_or_nothing(self, name):
+        """The state is kept where its slots are computed, in whatever optimizer there is inside."""
+        inner = helpers.example(helpers.registered(gx.authoring.Optimizer)[name])
+        tx = gx.if_finite(inner)
+        start = tx.init(PARAMS)
+        kinds, functions = helpers.extra_kinds(inner, grads_at(0))
+
+        @jax.jit
+        def both(grads, state):
+            expected = inner.update(grads, state.inner_state, PARAMS, **kinds, **functions)
+            return expected, tx.update(grads, state, PARAMS, **kinds, **functions)
+
+        (expected, inner_state), (updates, state) = both(grads_at(0), start)
+        assert_close((updates, state.inner_state), (expected, inner_state), rtol=1e-5)
+        _, (updates, kept) = both(spoilt(grads_at(1)), state)
+        assert_close((updates, kept.inner_state), (jax.tree.map(jnp.zeros_like, updates), state.inner_state))
+
     def test_derivative_is_finite(self):
         def step(rate, grad):
             tx = gx.if_finite(gx.adam(rate))

@@ -78,6 +78,7 @@ class chain(Container):
     """
 
     State = tuple
+    keeps_state = True
 
     stages: tuple[Any, ...] = ()
     "The transformations, in order."
@@ -116,6 +117,7 @@ class named_chain(Container):
     """
 
     State = dict
+    keeps_state = True
 
     stages: tuple[Any, ...] = ()
     "Pairs of a name and a transformation, in order."
@@ -194,6 +196,7 @@ class Optimizer(Container, abstract=True):
 
     for_users = ("init", "update", "replace", "expanded")
     State = None
+    keeps_state = True
 
     def expand(self) -> Transformation:
         """The transformation that this one is a name for; to be overridden."""

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -11,10 +11,11 @@ import numpy as np
 from jax import Array
 
 from gradtx.core import check, dtypes, numerics
-from gradtx.core.extras import Extras, extras_of
-from gradtx.core.run import at_its_time, check_arguments, name_of, update_stage
+from gradtx.core.extras import Extras
+from gradtx.core.run import PROCEED, at_its_time, check_arguments, name_of, update_stage, wanted_by
+from gradtx.core.substitution import with_results_replaced
 from gradtx.core.transformation import GradientTransformation
-from gradtx.core.tree import Tree, path_str
+from gradtx.core.tree import Tree, choose, path_str
 
 __all__ = ["Leafwise"]
 
@@ -42,6 +43,7 @@ class Leafwise(GradientTransformation, abstract=True):
     """
 
     takes_half_precision = True
+    keeps_state = True
     elementwise = True
     slots: ClassVar[tuple[str, ...]] = ()
     "The fields of `State` other than `count` and those that are `observed`."
@@ -116,16 +118,20 @@ def _update_leaves(
     leaves, treedef = jax.tree_util.tree_flatten_with_path(updates)
     like = updates if params is None else params
     param_leaves = [None] * len(leaves) if params is None else jax.tree.leaves(params)
+    proceed = extras[0].get(PROCEED)
     numbers = [_numbers(tx, updates, state) for tx, state in zip(stages, states, strict=True)]
+    extras = [{name: own[name] for name in own if name != PROCEED} for own in extras]
     arrays, structure = jax.tree.flatten((stages, numbers, extras))
     slots = [_slots_of_each_leaf(tx, state, updates) for tx, state in zip(stages, states, strict=True)]
     applied = [tx.applies_to(like) for tx in stages]
     results = []
     for (path, g), param, own, on in zip(leaves, param_leaves, zip(*slots), zip(*applied), strict=True):  # noqa: B905
         try:
-            results.append(_apply_formulas(structure, on, arrays, g, own, param))
+            results.append(_apply_formulas(structure, on, arrays, g, own, param, proceed))
         except _UnlikeError as unlike:
             unlike.refuse(path)
+    if proceed is not None:
+        numbers = [_kept(proceed, own, state) for own, state in zip(numbers, states, strict=True)]
     new_states = [
         tx._joined_state(own, treedef, [new[i] for _, new in results])
         for i, (tx, own) in enumerate(zip(stages, numbers, strict=True))
@@ -143,19 +149,25 @@ def _numbers(tx: Leafwise, updates: Tree, state: Any) -> dict[str, Any]:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _apply_formulas(
-    structure: Any, applied: tuple[bool, ...], arrays: Any, g: Array, slots: tuple[Any, ...], param: Any
+    structure: Any, applied: tuple[bool, ...], arrays: Any, g: Array, slots: tuple[Any, ...], param: Any, proceed: Any
 ) -> tuple[Array, list[Any]]:
     """The update and the new slots of one leaf, which are traced once for all leaves of the same shape."""
     new_slots = []
     for tx, numbers, extra, own, is_on in zip(*structure.unflatten(arrays), slots, applied, strict=True):
         if is_on:
-            g, own = _apply_formula(tx, numbers, extra, g, own, param)
+            g, own = _apply_formula(tx, numbers, extra, g, own, param, proceed)
         new_slots.append(own)
     return g, new_slots
 
 
 def _apply_formula(
-    tx: Leafwise, numbers: Mapping[str, Any], extra: Mapping[str, Any], g: Array, slots: tuple[Any, ...], param: Any
+    tx: Leafwise,
+    numbers: Mapping[str, Any],
+    extra: Mapping[str, Any],
+    g: Array,
+    slots: tuple[Any, ...],
+    param: Any,
+    proceed: Any,
 ) -> tuple[Array, tuple[Any, ...]]:
     """The formula of one stage, in the widest of the compute dtypes of what it is made of."""
     dtype = functools.reduce(np.promote_types, _compute_dtypes((g, param, slots)))
@@ -167,8 +179,26 @@ def _apply_formula(
         context["param"] = _at_precision(param, dtype)
     at_precision = jax.tree.map(lambda array: array.astype(real), tx)
     x, own = jax.tree.map(lambda x: _at_precision(x, dtype), (g, slots))
-    result = at_precision.leaf(x, *own, **extra, **context)
+    formula = functools.partial(at_precision.leaf, **extra, **context)
+    result = formula(x, *own) if proceed is None or not slots else _keeping_slots(proceed, formula, x, own)
     return _checked_result(tx, result, g, slots)
+
+
+def _keeping_slots(proceed: Array, formula: Callable[..., Any], x: Array, own: tuple[Any, ...]) -> Any:
+    """The result of a formula whose slots stay as they are where `proceed` is false."""
+    old = jax.tree.leaves((x, own))
+
+    def keep(i: int, new: Array) -> Array:
+        fits = 0 < i < len(old) and check.is_alike(new, old[i])
+        return jax.lax.select(proceed, new, old[i].astype(new.dtype)) if fits else new
+
+    return with_results_replaced(formula, (x, *own), keep)
+
+
+def _kept(proceed: Array, numbers: Mapping[str, Any], state: Any) -> dict[str, Any]:
+    """The numbers among a new state's fields where `proceed` holds, else those of the old state."""
+    fields = {name for name in numbers if name in getattr(state, "_fields", ())}
+    return {name: choose(proceed, numbers[name], getattr(state, name)) for name in fields}
 
 
 def _checked_result(tx: Leafwise, result: Any, g: Array, slots: tuple[Any, ...]) -> tuple[Array, tuple[Any, ...]]:
@@ -229,10 +259,11 @@ def update_run(
     if not _is_leafwise(run[0]):
         updates, state = update_stage(run[0], updates, states[0], params, extra)
         return updates, [state]
-    wanted = [extras_of(tx).select(name_of(tx), extra) for tx in run]
+    wanted = [wanted_by(tx, extra) for tx in run]
     for tx in run:
         check_arguments(tx, updates, params)
-    now, own, whole = zip(*map(at_its_time, run, states), strict=True)
+    at_time = [at_its_time(tx, state, extra.get(PROCEED)) for tx, state in zip(run, states, strict=True)]
+    now, own, whole = zip(*at_time, strict=True)
     updates, new = _update_leaves(now, updates, own, params, wanted)
     return updates, [joined(state) for joined, state in zip(whole, new, strict=True)]
 

@@ -44,7 +44,7 @@ def finite_norm(tree: Tree) -> Array:
 def norm_and_finite_norm(tree: Tree) -> tuple[Array, Array]:
     """`norm` and `finite_norm`, at the cost of one of them."""
     leaves = [jnp.asarray(x) for x in jax.tree.leaves(tree)]
-    if nonempty := [_behind_barrier(x) for x in leaves if x.size]:
+    if nonempty := [numerics.unshared(x) for x in leaves if x.size]:
         return _norms(nonempty)
     zero = jnp.zeros((), _widest_real(leaves))
     return zero, zero
@@ -72,14 +72,6 @@ def plain_norm(x: Array) -> Array:
 def rms(x: Array) -> Array:
     """√mean |x|² of one array, by its `plain_norm`; 0 for an array of no elements."""
     return plain_norm(x) / max(x.size, 1) ** 0.5
-
-
-def _behind_barrier(x: Array) -> Array:
-    """`x`; if it has half precision, behind barriers: else XLA writes it out in float32, to share with later uses.
-
-    Two, because formulas stand behind one, and XLA takes equal barriers for the same.
-    """
-    return x if x.dtype == numerics.compute_dtype(x.dtype) else numerics.again(numerics.again(x))
 
 
 def inner_product(a: Tree, b: Tree, dtype: Any) -> Array:

@@ -28,6 +28,7 @@ __all__ = [
     "rsqrt",
     "sqrt",
     "unbiased",
+    "unshared",
     "zeros",
     "zeros_over",
 ]
@@ -95,6 +96,14 @@ def again(arrays: Any) -> Any:
     the arithmetic. To have it computed a third time, apply this to what it returned.
     """
     return jax.lax.optimization_barrier(arrays)
+
+
+def unshared(x: Array) -> Array:
+    """`x`; if it has half precision, behind barriers: else XLA writes it out in float32, to share with later uses.
+
+    Two, because formulas stand behind one, and XLA takes equal barriers for the same.
+    """
+    return x if x.dtype == compute_dtype(x.dtype) else again(again(x))
 
 
 @jax.custom_jvp

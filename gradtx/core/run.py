@@ -21,7 +21,7 @@ from gradtx.core import check, dtypes, numerics
 from gradtx.core.extras import extras_of, refuse_unknown
 from gradtx.core.registry import declare_state
 from gradtx.core.spec import Spec, rebuilt
-from gradtx.core.tree import Tree
+from gradtx.core.tree import Tree, choose
 
 __all__ = ["EmptyState", "ScheduledState", "init_stage", "update_stage"]
 
@@ -95,12 +95,20 @@ def init_stage(tx: Any, params: Tree) -> Any:
     return ScheduledState(numerics.counter(), state) if tx.needs_clock else state
 
 
+PROCEED = "gradtx.proceed"
+"""The name of an argument beside the extra ones, a scalar: where it is false, the state stays as it was.
+
+Then the updates do not matter, and nobody may use them. It is for wrappers that leave out whole updates: the state is
+kept where its slots are computed, so that XLA need not compute the update from slots that it does not store.
+"""
+
+
 def update_stage(tx: Any, updates: Tree, state: Any, params: Tree, extra: Mapping[str, Any]) -> tuple[Tree, Any]:
     """One update of a transformation inside another: updates in their compute dtypes, and a state in the dtypes it had.
 
     `extra` may hold arguments that only other transformations take.
     """
-    wanted = extras_of(tx).select(name_of(tx), extra)
+    wanted = wanted_by(tx, extra)
     check_arguments(tx, updates, params)
     if not getattr(tx, "takes_half_precision", False):
         like = updates if params is None else params
@@ -108,26 +116,36 @@ def update_stage(tx: Any, updates: Tree, state: Any, params: Tree, extra: Mappin
     new_updates, new_state = _call_update_fn(tx, updates, state, params, wanted)
     _check_result(tx, "updates", new_updates, updates)
     _check_result(tx, "state", new_state, state)
-    return new_updates, dtypes.cast_like(new_state, state)
+    new_state = dtypes.cast_like(new_state, state)
+    if PROCEED in extra and PROCEED not in wanted:
+        new_state = choose(extra[PROCEED], new_state, state)
+    return new_updates, new_state
+
+
+def wanted_by(tx: Any, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments beside updates, state and parameters that a transformation takes."""
+    wanted = extras_of(tx).select(name_of(tx), {name: extra[name] for name in extra if name != PROCEED})
+    return wanted | {PROCEED: extra[PROCEED]} if PROCEED in extra and getattr(tx, "keeps_state", False) else wanted
 
 
 def _call_update_fn(tx: Any, updates: Tree, state: Any, params: Tree, wanted: Mapping[str, Any]) -> tuple[Tree, Any]:
     """The `update_fn` that the author wrote."""
     if not _is_ours(tx):
         return _checked_pair(tx, tx.update(updates, state, params, **wanted))
-    tx_now, own_state, whole_state = at_its_time(tx, state)
+    tx_now, own_state, whole_state = at_its_time(tx, state, wanted.get(PROCEED))
     new_updates, new_state = _checked_pair(tx, tx_now.update_fn(updates, own_state, params, **wanted))
     return new_updates, whole_state(new_state)
 
 
-def at_its_time(tx: Any, state: Any) -> tuple[Any, Any, Callable[[Any], Any]]:
+def at_its_time(tx: Any, state: Any, proceed: Any) -> tuple[Any, Any, Callable[[Any], Any]]:
     """What the author of `tx` wrote code for: `tx` with values for its schedules, and the state that `init_fn` made.
 
-    The third is a function that makes of such a state one of `tx`.
+    The third is a function that makes of such a state one of `tx`. `proceed` is the value of `PROCEED`, or `None`.
     """
     if tx.needs_clock:
         check_state(tx, state, ScheduledState)
         count = numerics.increment(state.count)
+        count = count if proceed is None else choose(proceed, count, state.count)
         return tx.at(state.count), state.inner_state, lambda new: ScheduledState(count, new)
     if tx.State is not None:
         check_state(tx, state, tx.State)

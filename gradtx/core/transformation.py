@@ -74,6 +74,8 @@ class GradientTransformation(Spec, abstract=True):
     "Whether it computes with leaves, which must be floating-point arrays then, or only hands them on."
     elementwise: ClassVar[bool] = False
     "Whether each element's update depends on that element alone (of a container, apart from what its parts do)."
+    keeps_state: ClassVar[bool] = False
+    "Whether `update_fn` takes the argument `gradtx.core.run.PROCEED`, and keeps the state itself where that is false."
     takes_half_precision: ClassVar[bool] = False
     "Whether `update_fn` is given half-precision leaves as they are, and promotes them itself, which may save memory."
 

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax import Array
 
-__all__ = ["Tree", "children", "find", "is_box", "joined_path", "leaf_paths", "path_str", "unboxed"]
+__all__ = ["Tree", "children", "choose", "find", "is_box", "joined_path", "leaf_paths", "path_str", "unboxed"]
 
 Tree = Any
 "A pytree: nested tuples, lists, dicts, NamedTuples or other registered nodes, with arrays for leaves."
@@ -54,3 +55,12 @@ def children(node: Any) -> list[tuple[tuple[Any, ...], Any]]:
 def find(state: Any, wanted: Callable[[Any], bool]) -> list[Any]:
     """The outermost nodes of a nested state for which `wanted` returns true, in order."""
     return [node for node in jax.tree.leaves(state, is_leaf=wanted) if wanted(node)]
+
+
+def choose(condition: Array, yes: Tree, no: Tree) -> Tree:
+    """`yes` where the scalar condition holds, else `no`: leaf by leaf, of the same shapes and dtypes."""
+
+    def pick(a: Any, b: Any) -> Any:
+        return a if getattr(a, "dtype", None) == jax.dtypes.float0 else jax.lax.select(condition, a, b)
+
+    return jax.tree.map(pick, yes, no)

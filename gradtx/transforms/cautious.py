@@ -40,6 +40,7 @@ class cautious(Container):
     """
 
     State = None
+    keeps_state = True
     touches_leaves = True
     elementwise = False
 

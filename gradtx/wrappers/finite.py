@@ -8,10 +8,10 @@ from jax import Array
 from gradtx.core import dtypes, numerics, tree
 from gradtx.core.compose import Container, Inner
 from gradtx.core.hyperparams import GrowthFactor, NonNegativeInt, Positive, PositiveInt
-from gradtx.core.run import init_stage, update_stage
+from gradtx.core.run import PROCEED, init_stage, update_stage
 from gradtx.core.transformation import Transformation
 from gradtx.core.tree import Tree
-from gradtx.wrappers.common import all_finite, choose, zeros_unless
+from gradtx.wrappers.common import all_finite, zeros_unless
 
 __all__ = [
     "ApplyIfFiniteState",
@@ -100,8 +100,8 @@ def _update_where(
     Selections, rather than a conditional, fuse with the arithmetic. Where the condition does not hold, `inner` gets
     zeros: line searches, decompositions and derivatives may fail on elements that are not finite.
     """
-    new, new_state = update_stage(inner, zeros_unless(condition, updates), state, params, extra)
-    return zeros_unless(condition, new), choose(condition, new_state, state)
+    new, state = update_stage(inner, zeros_unless(condition, updates), state, params, {**extra, PROCEED: condition})
+    return zeros_unless(condition, new), state
 
 
 class DynamicLossScaleState(NamedTuple):
@@ -176,8 +176,9 @@ class dynamic_loss_scale(Container):
     def update_fn(
         self, updates: Tree, state: DynamicLossScaleState, params: Tree = None, **extra: Any
     ) -> tuple[Tree, DynamicLossScaleState]:
-        unscaled = dtypes.scaled(1 / state.loss_scale, updates)
-        finite = all_finite(unscaled)
+        inverse = 1 / state.loss_scale
+        unscaled = dtypes.scaled(inverse, updates)
+        finite = all_finite(dtypes.scaled(numerics.again(inverse), updates))
         new, inner_state = _update_where(finite, self.inner, unscaled, state.inner_state, params, extra)
         scale, growth_count = self._next_scale(finite, state)
         at_minimum = state.loss_scale <= jnp.asarray(self.min_scale, jnp.float32)

@@ -10,9 +10,9 @@ from gradtx.core import dtypes, numerics
 from gradtx.core.compose import Container, Inner
 from gradtx.core.hyperparams import Flag, Fraction, PositiveInt
 from gradtx.core.run import init_stage, update_stage
-from gradtx.core.tree import Tree
+from gradtx.core.tree import Tree, choose
 from gradtx.wrappers.averaging import overlay
-from gradtx.wrappers.common import choose, copy
+from gradtx.wrappers.common import copy
 
 __all__ = ["LookaheadState", "lookahead"]
 

@@ -14,6 +14,7 @@ class OnVisible(Container, abstract=True):
     """A transformation that applies another one to some leaves, and does something simpler to the rest."""
 
     State = MaskedState
+    keeps_state = True
     elementwise = False  # which leaf an element is in matters
 
     def _visible(self, params: Tree) -> list[bool]:

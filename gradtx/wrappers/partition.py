@@ -36,6 +36,7 @@ class _Grouping(Container, abstract=True):
     """A transformation that gives every leaf to one of several others."""
 
     State = PartitionState
+    keeps_state = True
     elementwise = False  # which leaf an element is in matters
 
     def _groups(self) -> Mapping[Any, Transformation]:

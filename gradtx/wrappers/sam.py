@@ -16,8 +16,8 @@ from gradtx.core.hyperparams import Flag, NonNegative, PositiveInt
 from gradtx.core.numerics import counter
 from gradtx.core.run import EmptyState, init_stage, update_stage
 from gradtx.core.transformation import GradientTransformation
-from gradtx.core.tree import Tree
-from gradtx.wrappers.common import choose, copy
+from gradtx.core.tree import Tree, choose
+from gradtx.wrappers.common import copy
 
 __all__ = ["SAMState", "sam", "sharpness_step"]
 

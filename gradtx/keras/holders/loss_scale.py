@@ -15,7 +15,7 @@ from gradtx.core.compose import Container, Inner, chain
 from gradtx.core.hyperparams import Flag, Positive, PositiveInt
 from gradtx.core.run import EmptyState, update_stage
 from gradtx.core.transformation import Transformation
-from gradtx.core.tree import Tree
+from gradtx.core.tree import Tree, choose
 from gradtx.keras.engine.dialect import Dialect
 from gradtx.keras.engine.home import Home, Lens, OptimizerState
 from gradtx.keras.engine.modern import snake_case
@@ -26,7 +26,6 @@ from gradtx.keras.engine.weights import Weight
 from gradtx.keras.holders.holder import Held, Holder, no_counter, no_rate
 from gradtx.keras.transforms import COUNTERS
 from gradtx.transforms.scaling import scale
-from gradtx.wrappers.common import choose
 from gradtx.wrappers.finite import DynamicLossScaleState, dynamic_loss_scale, scale_loss
 
 __all__ = ["LossScaleOptimizer", "count_skipped"]
