@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 __all__ = ["with_results_replaced"]
 
@@ -19,6 +18,8 @@ def with_results_replaced(function: Callable[..., Any], args: Sequence[Any], rep
     >>> with_results_replaced(powers, [jnp.ones(2) * 3], lambda i, leaf: 10 * leaf if i == 0 else leaf)
     (Array([90., 90.], dtype=float32), Array([270., 270.], dtype=float32))
     """
+    from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun  # loads much that `import jax` does not
+
     program, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
     jaxpr, replaced = program.jaxpr, set[int]()
     place = {var: i for i, var in enumerate(jaxpr.outvars) if not isinstance(var, Literal)}
