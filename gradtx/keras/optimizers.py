@@ -25,7 +25,8 @@ from gradtx.core.hyperparams import (
 )
 from gradtx.core.transformation import Transformation
 from gradtx.keras import formulas, schedules
-from gradtx.keras.engine.modern import Modern, factored, snake_case
+from gradtx.keras.engine.dialect import snake_case
+from gradtx.keras.engine.modern import Modern, factored
 from gradtx.keras.engine.registry import Identifiers
 from gradtx.keras.engine.table import Name
 from gradtx.keras.engine.weights import Weight
@@ -108,6 +109,7 @@ class Optimizer(Modern, abstract=True, kw_only=True):
 
     dialect = Modern.dialect._replace(
         generation="keras3",
+        default_name=snake_case,
         counter="{name}/iteration",
         rate="{name}/learning_rate",
         slot="{name}/{flat}_{slot}",
@@ -124,10 +126,6 @@ class Optimizer(Modern, abstract=True, kw_only=True):
     "How many gradients make one update, with their mean."
     name: Name = None
     "Its name in configs and in those of its weights; by default the class's in snake case."
-
-    @classmethod
-    def default_name(cls) -> str | None:
-        return snake_case(cls.__name__)
 
     def scale_loss(self, loss: Any) -> Any:
         """The loss times `loss_scale_factor`, to be differentiated."""

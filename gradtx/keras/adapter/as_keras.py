@@ -33,7 +33,8 @@ from gradtx.core.transformation import GradientTransformation, Transformation
 from gradtx.core.tree import Tree, find
 from gradtx.keras import optimizers
 from gradtx.keras.engine.derived import UpdateStep
-from gradtx.keras.engine.modern import Modern, snake_case
+from gradtx.keras.engine.dialect import snake_case
+from gradtx.keras.engine.modern import Modern
 from gradtx.keras.engine.optimizer import Facade
 from gradtx.keras.engine.rate import takes_nothing
 from gradtx.keras.engine.step import skipping

@@ -1,6 +1,5 @@
 """What the optimizers of Keras 3 and of tf.keras since 2.11 have in common."""
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,7 +18,7 @@ from gradtx.masks.paths import PatternKind
 from gradtx.states.fields import get
 from gradtx.transforms.clipping import clip, clip_by_global_norm, clip_by_norm
 
-__all__ = ["Modern", "factored", "snake_case"]
+__all__ = ["Modern", "factored"]
 
 
 class Modern(Derivable, abstract=True, kw_only=True):
@@ -112,12 +111,3 @@ def factored(state: OptimizerState, variable: str) -> Any:
     """The second moment that the row and the column of Adafactor stand for. Keras keeps it as well."""
     rows, columns = (get(state.inner_state, field)[variable] for field in ("v_row", "v_col"))
     return (rows / rows.mean(axis=-1, keepdims=True))[..., None] * columns[..., None, :]
-
-
-def snake_case(name: str) -> str:
-    """`RMSprop` becomes `rm_sprop`, as in Keras.
-
-    >>> snake_case("ScheduleFreeAdamW")
-    'schedule_free_adam_w'
-    """
-    return re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)).lower()

@@ -28,7 +28,6 @@ from gradtx.core.transformation import Transformation
 from gradtx.core.tree import Tree
 from gradtx.keras import schedules
 from gradtx.keras.engine import weights
-from gradtx.keras.engine.dialect import Dialect
 from gradtx.keras.engine.home import Home, OptimizerState, Room
 from gradtx.keras.engine.interrupts import uninterrupted
 from gradtx.keras.engine.parameters import Parameters, present, projections, refuse_swapped, refuse_tracers
@@ -64,8 +63,6 @@ class Facade(Table, abstract=True):
         *("get_weights", "load_weights", "save_weights", "set_weights", "transformation", "updates", "variables"),
         *("add_variable", "add_variable_from_reference", "assign", "assign_add", "assign_sub", "update_step"),
     )
-    dialect: ClassVar[Dialect] = Dialect()
-    "The ways of its generation."
     slots: ClassVar[tuple[Mapping[str, str], ...]] = ()
     """Groups of `{Keras's name: field of the chain's state}`; the weights of a group alternate, variable by variable.
 

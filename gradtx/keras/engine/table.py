@@ -21,6 +21,7 @@ from gradtx.core.check import describe
 from gradtx.core.hyperparams import Kind, NonNegative, Real, is_schedule, kind_of
 from gradtx.core.registry import did_you_mean
 from gradtx.keras.engine.describe import Documentation, Signature
+from gradtx.keras.engine.dialect import Dialect
 
 __all__ = ["REQUIRED", "Table", "private"]
 
@@ -111,6 +112,8 @@ class Table(metaclass=_Shown):
     for_users: ClassVar[tuple[str, ...]] = ("from_config", "get_config")
     "The methods of the engine that `help` and completion show."
 
+    dialect: ClassVar[Dialect] = Dialect()
+    "The ways of its generation."
     rate_name: ClassVar[str] = "learning_rate"
     "What the generation calls the learning rate; tables declare it as `learning_rate`, and users may say either."
     positional: ClassVar[tuple[str, ...]] = ()
@@ -148,7 +151,7 @@ class Table(metaclass=_Shown):
         for name, field in self.fields().items():
             value = given.get(name, field.default)
             if name == "name" and value is None:
-                value = self.default_name()
+                value = self.dialect.default_name(type(self).__name__)
             if value is inspect.Parameter.empty:
                 raise TypeError(f"{type(self).__name__}: {name} is missing")
             setattr(self, name, value)
@@ -205,13 +208,9 @@ class Table(metaclass=_Shown):
     def _is_told(self, name: str, field: Field, value: Any) -> bool:
         if field.default is inspect.Parameter.empty:
             return True
-        default = self.default_name() if name == "name" and field.default is None else field.default
+        is_name = name == "name" and field.default is None
+        default = self.dialect.default_name(type(self).__name__) if is_name else field.default
         return value is not default and value != self.convert(name, field.kind, default)
-
-    @classmethod
-    def default_name(cls) -> str | None:
-        """What one without a name is called."""
-        return None
 
 
 def _annotations(cls: type) -> dict[str, Any]:

@@ -4,9 +4,10 @@ What they hold are optimizers of their own, with their learning rates and settin
 time. Their states are parts of the holder's: each lives in a `Room` of its home. A step is one compiled program.
 """
 
+import importlib
 import operator
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -18,18 +19,14 @@ from gradtx.core.transformation import Transformation
 from gradtx.keras.engine.home import Lens, OptimizerState, Room
 from gradtx.keras.engine.interrupts import uninterrupted
 from gradtx.keras.engine.optimizer import Facade
-from gradtx.keras.engine.registry import Identifiers
 from gradtx.keras.engine.step import Program
 from gradtx.keras.engine.weights import Weight
 
-__all__ = ["Held", "HeldKind", "Holder", "known", "no_counter", "no_rate"]
+__all__ = ["Held", "HeldKind", "Holder", "no_counter", "no_rate"]
 
 
 class Holder(Facade, abstract=True):
     """Base of optimizers whose states and learning rates are those of the optimizers that they hold."""
-
-    identifiers: ClassVar[Identifiers | None] = None
-    "The optimizers of its generation, by which its configs are read and written."
 
     @property
     def optimizers(self) -> list[Facade]:
@@ -138,21 +135,14 @@ class Holder(Facade, abstract=True):
     # Configs: those of the optimizers held are in them.
 
     def get_config(self) -> dict[str, Any]:
-        table = known(type(self))
+        table = importlib.import_module(self.dialect.module)
         config = super().get_config()
         return {name: table.serialize(v) if hasattr(v, "get_config") else v for name, v in config.items()}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
-        table = known(cls)
+        table = importlib.import_module(cls.dialect.module)
         return cls(**{n: table.deserialize(v, custom_objects) if _is_config(v) else v for n, v in config.items()})
-
-
-def known(cls: Any) -> Identifiers:
-    """The optimizers of its generation."""
-    if cls.identifiers is None:
-        raise ValueError(f"{cls.__name__}: of which generation? Import the module of its optimizers first")
-    return cls.identifiers
 
 
 def _is_config(value: Any) -> bool:

@@ -16,9 +16,8 @@ from gradtx.core.hyperparams import Flag, Positive, PositiveInt
 from gradtx.core.run import EmptyState, update_stage
 from gradtx.core.transformation import Transformation
 from gradtx.core.tree import Tree
-from gradtx.keras.engine.dialect import Dialect
+from gradtx.keras.engine.dialect import Dialect, snake_case
 from gradtx.keras.engine.home import Home, Lens, OptimizerState
-from gradtx.keras.engine.modern import snake_case
 from gradtx.keras.engine.optimizer import Facade
 from gradtx.keras.engine.table import Name
 from gradtx.keras.engine.variable import Variables
@@ -268,7 +267,7 @@ class LossScaleOptimizer(_LossScale):
     """
 
     unknown_argument = ValueError
-    dialect = Dialect("keras3", legacy_format=False)
+    dialect = Dialect("keras3", "gradtx.keras.optimizers", snake_case, legacy_format=False)
 
     inner_optimizer: Held
     "The optimizer whose gradients are scaled; it has the learning rate and all other settings."
@@ -278,10 +277,6 @@ class LossScaleOptimizer(_LossScale):
     "How many finite gradients in a row let S grow."
     name: Name = None
     "Its name in configs and in those of its weights."
-
-    @classmethod
-    def default_name(cls) -> str | None:
-        return snake_case(cls.__name__)
 
     @classmethod
     def advanced(cls, iterations: Array, old: Any, new: Any) -> Array:

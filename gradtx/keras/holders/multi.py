@@ -12,9 +12,9 @@ from gradtx.core.hyperparams import Positive
 from gradtx.core.transformation import Transformation
 from gradtx.core.tree import Tree
 from gradtx.keras.engine.derived import Derivable
-from gradtx.keras.engine.dialect import Dialect
+from gradtx.keras.engine.dialect import Dialect, snake_case
 from gradtx.keras.engine.home import Home, Lens, OptimizerState
-from gradtx.keras.engine.modern import Modern, snake_case
+from gradtx.keras.engine.modern import Modern
 from gradtx.keras.engine.optimizer import Facade, gradients
 from gradtx.keras.engine.parameters import Parameters
 from gradtx.keras.engine.step import mirrors
@@ -69,7 +69,7 @@ class MultiOptimizer(Holder):
     """
 
     unknown_argument = ValueError
-    dialect = Dialect("keras3", legacy_format=False)
+    dialect = Dialect("keras3", "gradtx.keras.optimizers", snake_case, legacy_format=False)
 
     optimizer_map: Map
     "Which optimizer each variable has."
@@ -85,10 +85,6 @@ class MultiOptimizer(Holder):
         if isinstance(self.optimizer_map, OptimizerMap):
             self._chosen = _distinct([*self.optimizer_map.values(), self.optimizer_map.default_optimizer])
         self._share_factor(self._chosen)
-
-    @classmethod
-    def default_name(cls) -> str | None:
-        return snake_case(cls.__name__)
 
     def __setattr__(self, name: str, value: Any) -> None:
         followers = self._chosen if name == "loss_scale_factor" else ()

@@ -13,9 +13,8 @@ from gradtx.core.compose import Inner, chain
 from gradtx.core.config import from_config, to_config
 from gradtx.core.hyperparams import Rate, kind_of
 from gradtx.core.transformation import GradientTransformation, Transformation
-from gradtx.keras.engine.dialect import Dialect
+from gradtx.keras.engine.dialect import Dialect, snake_case
 from gradtx.keras.engine.home import OptimizerState
-from gradtx.keras.engine.modern import snake_case
 from gradtx.keras.engine.optimizer import Facade
 from gradtx.keras.engine.rate import GivenRate
 from gradtx.keras.engine.table import Name, private
@@ -82,7 +81,7 @@ class TFOptimizer(Facade):
     [Array([-0.25, -0.25], dtype=float32)]
     """
 
-    dialect = Dialect(counter="{name}/iteration")
+    dialect = Dialect(counter="{name}/iteration", default_name=snake_case)
 
     optimizer: Wrapped
     "The transformation; of an optimizer of TensorFlow 1, its transformation."
@@ -90,10 +89,6 @@ class TFOptimizer(Facade):
     "What it is called in configs and in the names of its weights; by default `tf_optimizer`."
 
     _path: tuple[Any, ...] | None = private(None)
-
-    @classmethod
-    def default_name(cls) -> str | None:
-        return snake_case(cls.__name__)
 
     def check_settings(self) -> None:
         rates = {path: v for path, v in _hyperparams(self.optimizer).items() if path[-1] == "learning_rate"}

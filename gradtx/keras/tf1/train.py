@@ -30,6 +30,7 @@ from gradtx.core.hyperparams import (
 from gradtx.core.transformation import Transformation
 from gradtx.core.tree import Tree
 from gradtx.keras import formulas, proximal
+from gradtx.keras.engine.dialect import Dialect
 from gradtx.keras.engine.table import Name
 from gradtx.keras.engine.tensorflow import InTensorFlow
 from gradtx.keras.engine.variable import is_variable
@@ -64,16 +65,13 @@ class Optimizer(InTensorFlow, abstract=True, kw_only=True):
     Weights are in the order of `optimizer.variables()`, by the names of the variables; the counter comes last.
     """
 
+    dialect = Dialect(default_name=lambda cls: cls.removesuffix("Optimizer"))
     quiet: ClassVar[frozenset[str]] = frozenset({"use_locking", "name"})
 
     use_locking: Flag = False
     "Accepted; there is nothing to lock."
     name: Name = None
     "What it is called in the names of its slots; by default the class's name without `Optimizer`."
-
-    @classmethod
-    def default_name(cls) -> str | None:
-        return cls.__name__.removesuffix("Optimizer")
 
     def apply_gradients(self, grads_and_vars: Any, global_step: Any = None, **kwargs: Any) -> Any:
         """A step for pairs of a gradient and its variable; `global_step`, a variable, is raised by 1."""

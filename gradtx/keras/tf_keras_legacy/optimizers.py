@@ -53,6 +53,7 @@ class Optimizer(InTensorFlow, abstract=True, kw_only=True):
 
     dialect = Dialect(
         generation="tf_keras_legacy",
+        default_name=str,
         counter="{name}/iter:0",
         count_dtype="int64",
         slot="{name}/{variable}/{slot}:0",
@@ -75,10 +76,6 @@ class Optimizer(InTensorFlow, abstract=True, kw_only=True):
     def check_settings(self) -> None:
         if self.clipnorm is not None and self.global_clipnorm is not None:
             raise ValueError(f"{type(self).__name__}: clipnorm and global_clipnorm exclude each other: give one")
-
-    @classmethod
-    def default_name(cls) -> str | None:
-        return cls.__name__
 
     def get_updates(self, loss: Callable[..., Any], params: Tree, *batch: Any) -> Any:
         """Make one step down the gradient of `loss(params, *batch)`, a function; gives the new parameters."""
@@ -312,7 +309,7 @@ class Ftrl(Optimizer):
 
 
 class LossScaleOptimizer(TfKerasLossScaleOptimizer):
-    pass
+    dialect = Dialect(module=__name__)
 
 
 _identifiers = Identifiers(
