@@ -36,8 +36,8 @@ class Dialect(NamedTuple):
     "The module whose `serialize` and `deserialize` write and read optimizers that others hold."
     default_name: Callable[[str], str | None] = _nameless
     "What an optimizer is called to which no name was given: a function of the name of its class."
-    counter: str = "iterations"
-    "The name of the counter among the weights."
+    counter: str | None = "iterations"
+    "The name of the counter among the weights, if it comes first of them."
     count_dtype: Any = None
     "The dtype of the counter among the weights; `None` is ours, int32."
     rate: str | None = None
@@ -52,3 +52,11 @@ class Dialect(NamedTuple):
     "Whether the running mean starts from the parameters after the first update, or before it."
     legacy_format: bool = True
     "Whether configs say `{class_name, config}` of what is inside, as before Keras 3."
+
+    def called(self, opt: Any, template: str, **parts: str) -> str:
+        """A name of the generation, for an optimizer, from one of its templates."""
+        return template.format(cls=type(opt).__name__, name=vars(opt).get("name"), **parts)
+
+    def slot_of(self, opt: Any, slot: str, variable: str) -> str:
+        """What the generation calls the slot of a variable."""
+        return self.called(opt, self.slot, slot=slot, variable=variable, flat=variable.replace("/", "_"))

@@ -1,28 +1,27 @@
 """An optimizer for each group of variables."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from gradtx.core import numerics
 from gradtx.core.compose import identity
 from gradtx.core.hyperparams import Positive
 from gradtx.core.transformation import Transformation
 from gradtx.core.tree import Tree
-from gradtx.keras.engine.derived import Derivable
 from gradtx.keras.engine.dialect import Dialect, snake_case
-from gradtx.keras.engine.home import Home, Lens, OptimizerState
+from gradtx.keras.engine.keeper import required_state
 from gradtx.keras.engine.modern import Modern
-from gradtx.keras.engine.optimizer import Facade, gradients
+from gradtx.keras.engine.optimizer import Facade
 from gradtx.keras.engine.parameters import Parameters
-from gradtx.keras.engine.step import mirrors
+from gradtx.keras.engine.program import mirrors
+from gradtx.keras.engine.state import OptimizerState
+from gradtx.keras.engine.step import gradients, recognised
 from gradtx.keras.engine.table import Name, private
 from gradtx.keras.engine.variable import Variable, Variables, unique
-from gradtx.keras.engine.weights import Weight
+from gradtx.keras.engine.weights import Weight, Zeros
 from gradtx.keras.holders.by_variable import ByVariableState, by_variable
-from gradtx.keras.holders.holder import HeldKind, Holder, no_rate
+from gradtx.keras.holders.holder import HeldKind, Holder
 from gradtx.keras.holders.optimizer_map import Map, OptimizerMap
 from gradtx.masks.hiding import MaskedNode, is_hidden
 from gradtx.wrappers.masked import MaskedState
@@ -51,9 +50,6 @@ class _Group(NamedTuple):
         return OptimizerState(state.iterations, ByVariableState(counts, states))
 
 
-_CHAIN = "the transformation, which depends on the paths of the variables,"
-
-
 class MultiOptimizer(Holder):
     """An optimizer for each group of variables, of which an `OptimizerMap` or a function says which it is.
 
@@ -69,7 +65,8 @@ class MultiOptimizer(Holder):
     """
 
     unknown_argument = ValueError
-    dialect = Dialect("keras3", "gradtx.keras.optimizers", snake_case, legacy_format=False)
+    dialect = Dialect("keras3", "gradtx.keras.optimizers", snake_case, counter="{name}/iteration", legacy_format=False)
+    first_weights = (Weight("{name}/learning_rate", derived=Zeros()),)
 
     optimizer_map: Map
     "Which optimizer each variable has."
@@ -121,14 +118,12 @@ class MultiOptimizer(Holder):
     # The chain.
 
     def compose(self, learning_rate: Any) -> Transformation:
-        self._required_state(_CHAIN)
-        in_use = [opt._required_rate().in_use() for opt in self._chosen]
-        rates = [own if rate is None else rate for own, rate in zip(in_use, learning_rate, strict=True)]
-        return self._composed([opt.compose(rate) for opt, rate in zip(self._chosen, rates, strict=True)])
+        required_state(self, "the transformation, which depends on the paths of the variables,")
+        return super().compose(learning_rate)
 
-    def _composed(self, transformations: Sequence[Transformation]) -> Transformation:
-        transforms = {group.label: tx for group, tx in zip(self._groups, transformations, strict=True)}
-        return by_variable(transforms, {name: group.label for group in self._groups for name in group.names})
+    def around(self, transformations: Sequence[Transformation]) -> Transformation:
+        transforms = {group.label: tx for group, tx in zip(self.lenses, transformations, strict=True)}
+        return by_variable(transforms, {name: group.label for group in self.lenses for name in group.names})
 
     def scale_loss(self, loss: Any) -> Any:
         """The loss times `loss_scale_factor`, to be differentiated."""
@@ -152,44 +147,29 @@ class MultiOptimizer(Holder):
 
     # Variables of its own, which are saved with the rest; nothing in a step changes them.
 
-    _added: tuple[Variable, ...] = private(())
-    _variable = Derivable._variable
-    add_variable = Derivable.add_variable
-    add_variable_from_reference = Derivable.add_variable_from_reference
-    add_optimizer_variables = Derivable.add_optimizer_variables
-
-    @property
-    def added_variables(self) -> tuple[Variable, ...]:
-        return self._added
+    add_variable = Modern.add_variable
+    add_variable_from_reference = Modern.add_variable_from_reference
+    add_optimizer_variables = Modern.add_optimizer_variables
 
     def get_gradients(self, loss: Callable[[Any], Any], params: Tree) -> Tree:
-        _, given = self._recognised(params)
-        flat = dict(zip(given.names, jax.tree.leaves(gradients(type(self).__name__, loss, params)), strict=True))
-        clipping = self._composed([opt.clipping() or identity() for opt in self._chosen])
+        _, given = recognised(self, params)
+        flat = dict(zip(given.names, jax.tree.leaves(gradients(self, loss, params)), strict=True))
+        clipping = self.around([opt.clipping() or identity() for opt in self._chosen])
         clipped = clipping.update(flat, clipping.init(flat))[0]
         return given.treedef.unflatten([clipped[name] for name in given.names])
 
     def finalize_variable_values(self, var_list: Tree) -> Any:
         """Write the running means over the variables of the optimizers that keep one."""
-        _, given = self._recognised(var_list)
+        _, given = recognised(self, var_list)
         values = dict(zip(given.names, given.values, strict=True))
         for opt in self._chosen:
-            if isinstance(opt, Modern) and opt._shapes:
-                values |= opt.averages({name: values[name] for name in opt._shapes})
+            if isinstance(opt, Modern) and opt.keeper.shapes:
+                values |= opt.averages({name: values[name] for name in opt.keeper.shapes})
         return given.handed_back([values[name] for name in given.names])
-
-    # The learning rates.
-
-    @property
-    def _rate(self) -> "_Rates":  # pyright: ignore[reportIncompatibleVariableOverride]
-        return _Rates(self._chosen)
-
-    def _rate_of(self, rate: Any, index: int) -> Any:
-        return None if rate is None else rate[index]
 
     # The state.
 
-    def _build_for(self, given: Variables) -> None:
+    def build_for(self, given: Variables) -> None:
         """Give each its variables. States that optimizers have already are kept."""
         known = Parameters(type(self).__name__, given)
         held = [Variable(value, name) for value, name in zip(given.values, known.names, strict=True)]
@@ -203,9 +183,10 @@ class MultiOptimizer(Holder):
         labels = unique([getattr(opt, "name", None) or snake_case(type(opt).__name__) for opt in chosen])
         every = tuple(known.names)
         self._groups = tuple(
-            _Group(label, tuple(opt._shapes), every) for label, opt in zip(labels, chosen, strict=True)
+            _Group(label, tuple(opt.keeper.shapes), every) for label, opt in zip(labels, chosen, strict=True)
         )
-        self._chosen, self._known, self._home, self._live = chosen, known, Home({}), None
+        self._chosen = chosen
+        self.keeper.begin(known, {})
 
     def _owner(self, variable: Any) -> Facade:
         where = f"{type(self).__name__}: the optimizer of {variable.path}"
@@ -215,71 +196,32 @@ class MultiOptimizer(Holder):
         return owner
 
     def _build_one(self, opt: Facade, variables: list[Variable], leaves: list[Any] | None) -> None:
+        """Build an optimizer for its variables, be it none; a state that is there stays.
+
+        The variables stand for those of the user, the leaves, or for arrays.
+        """
         names = [variable.path for variable in variables]
-        if opt.built and list(opt._shapes) != names:
+        if opt.built and list(opt.keeper.shapes) != names:
             raise ValueError(
-                f"{type(self).__name__}: {type(opt).__name__} was built for {', '.join(opt._shapes)}, is to "
+                f"{type(self).__name__}: {type(opt).__name__} was built for {', '.join(opt.keeper.shapes)}, is to "
                 f"be that of {', '.join(names)}: make another one"
             )
-        opt.build_as_part(variables, leaves)
+        if not opt.built:
+            opt.build(variables) if variables else opt.build_for(Variables.of([]))
+        known: Any = opt.keeper.known
+        known.variables = leaves
 
-    def _lenses(self) -> Sequence[Lens]:
+    @property
+    def lenses(self) -> "tuple[_Group, ...]":  # pyright: ignore[reportIncompatibleVariableOverride]
         return self._groups
 
-    def _frame(self) -> OptimizerState:
-        return OptimizerState(numerics.counter(), ByVariableState({}, {}))
+    def first_state(self, params: Tree) -> Any:
+        """That of no groups."""
+        return ByVariableState({}, {})
 
-    def _after(self, updates: int, state: OptimizerState) -> OptimizerState:
-        steps = jnp.asarray(min(updates, 2**31 - 1), jnp.int32)
-        return super()._after(updates, state)._replace(iterations=steps)
-
-    # Weights.
-
-    def header(self) -> Iterator[Weight]:
-        yield Weight(f"{self.name}/iteration", "iterations")
-        yield Weight(f"{self.name}/learning_rate", "", derived=no_rate)
-
-    def _name_of(self, index: int, weight: Weight) -> str:
+    def name_of(self, index: int, weight: Weight) -> str:
         label, own = self._groups[index].label, getattr(self._chosen[index], "name", None)
         return f"{label}/{weight.name.removeprefix(f'{own}/')}"
-
-    def _state_of(self, named: Mapping[Weight, Any]) -> tuple[OptimizerState, Any]:
-        state, rates = self._with_parts(named, self._required_state("its weights"))
-        own = next(value for weight, value in named.items() if weight.field == "iterations")
-        return state._replace(iterations=jnp.asarray(own).astype(jnp.int32)), rates
-
-
-class _Rates:
-    """The learning rates of several optimizers: lists, one for each, in the order of the optimizers."""
-
-    def __init__(self, optimizers: Sequence[Facade]) -> None:
-        self.each = [opt._required_rate() for opt in optimizers]
-
-    def in_use(self) -> list[Any]:
-        """What their chains are made with."""
-        return [rate.in_use() for rate in self.each]
-
-    def after(self, steps: int) -> float:
-        """There is not one."""
-        raise AttributeError("MultiOptimizer has no learning rate of its own: see those of opt.optimizers")
-
-    def set(self, value: Any) -> None:
-        """There is not one."""
-        raise AttributeError("MultiOptimizer has no learning rate of its own: set those of opt.optimizers")
-
-    def beside(self) -> list[Any]:
-        """What stands for them beside a state."""
-        return [rate.beside() for rate in self.each]
-
-    def check(self, rates: Any) -> None:
-        """Refuse what was among weights and is no rate."""
-        for own, rate in zip(self.each, rates, strict=True):
-            own.check(rate)
-
-    def take(self, rates: Any) -> None:
-        """Go on with those that were among weights."""
-        for own, rate in zip(self.each, rates, strict=True):
-            own.take(rate)
 
 
 def _distinct(optimizers: Iterable[Facade]) -> tuple[Facade, ...]:

@@ -128,8 +128,7 @@ class Adamax(tables.Adamax, Optimizer):
 class Nadam(tables.Nadam, Optimizer):
     slots = ({"m": "mu", "v": "nu"},)
 
-    def footer(self) -> Iterator[Weight]:
-        yield Weight("u_product:0", "mu_product", "*", forgotten=True)
+    last_weights = (Weight("u_product:0", "mu_product", "*", forgotten=True),)
 
     def recovered(self, missing: Any, named: Mapping[Weight, Any]) -> dict[Weight, Any]:
         steps = next(value for weight, value in named.items() if weight.field == "iterations")
@@ -138,7 +137,7 @@ class Nadam(tables.Nadam, Optimizer):
 
 class Adafactor(tables.Adafactor, Optimizer):
     def slot_weights(self) -> Iterator[Weight]:
-        for name, like in (self._shapes).items():
+        for name, like in self.keeper.shapes.items():
             if len(like.shape) < 2:
                 yield Weight(self.slot_name("v", name), "v", name)
             else:
@@ -158,7 +157,7 @@ class Lion(tables.Lion, Optimizer):
 
 
 class LossScaleOptimizer(TfKerasLossScaleOptimizer):
-    dialect = Dialect(module=__name__)
+    dialect = Dialect(module=__name__, counter=None)
 
 
 _identifiers = Identifiers(

@@ -8,7 +8,7 @@ Since 2.11 they are called `tf.keras.optimizers.legacy`. `optimizers.schedules` 
 """
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gradtx.core.hyperparams import Decay, Flag, Fraction, NonNegative, NonPositive, Positive, Rate
@@ -89,12 +89,7 @@ class Optimizer(InTensorFlow, abstract=True, kw_only=True):
     if TYPE_CHECKING:
         lr: Rate = 0.0
 
-    _added: tuple[Variable, ...] = private(())
     _added_slots: tuple[str, ...] = private(())
-
-    @property
-    def added_variables(self) -> tuple[Variable, ...]:
-        return self._added
 
     def add_weight(
         self,
@@ -254,6 +249,7 @@ class Nadam(Optimizer):
     dialect = Optimizer.dialect._replace(has_decay=False)
     chain = formulas.nadam_slow
     positional = ("learning_rate", "beta_1", "beta_2", "epsilon", "name")
+    first_weights = (Weight("{name}/momentum_cache:0", "mu_product", "*"),)
     slots = ({"m": "mu"}, {"v": "nu"})
     spellings: ClassVar[Mapping[str, str]] = {"schedule_decay": "decay"}
 
@@ -272,10 +268,6 @@ class Nadam(Optimizer):
         def schedule_decay(self) -> float:
             """ψ."""
             return self.decay
-
-    def header(self) -> Iterator[Weight]:
-        yield from super().header()
-        yield Weight(f"{self.name}/momentum_cache:0", "mu_product", "*")
 
 
 class Ftrl(Optimizer):
@@ -309,7 +301,7 @@ class Ftrl(Optimizer):
 
 
 class LossScaleOptimizer(TfKerasLossScaleOptimizer):
-    dialect = Dialect(module=__name__)
+    dialect = Dialect(module=__name__, counter=None)
 
 
 _identifiers = Identifiers(
