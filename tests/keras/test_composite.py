@@ -18,7 +18,7 @@ from gradtx.keras import optimizers, schedules
 from gradtx.keras.engine.registry import Identifiers
 from gradtx.keras.engine.variable import Variable
 from gradtx.keras.holders.loss_scale import LossScaleOptimizer, TfKerasLossScaleOptimizer
-from gradtx.keras.optimizers import SGD, Adam, MultiOptimizer, Nadam, OptimizerMap, TFOptimizer
+from gradtx.keras.optimizers import SGD, Adam, MultiOptimizer, Muon, Nadam, OptimizerMap, TFOptimizer
 from gradtx.keras.tf_keras_legacy import optimizers as legacy
 
 KERAS2 = Identifiers("Keras 2", [SGD, Adam])
@@ -366,6 +366,24 @@ def test_the_state_of_an_optimizer_is_a_part_of_its_holders(make):
     chex.assert_trees_all_close(new["kernel"], alone.apply({"kernel": grads()["kernel"]}, moved)["kernel"], rtol=1e-6)
     chex.assert_trees_all_close(adam.get_weights(), alone.get_weights(), rtol=1e-6)
     assert adam.iterations == 9
+
+
+def test_an_optimizer_that_groups_its_variables_itself_may_be_held():
+    """Muon leaves some to Adam, so that its state has nothing for them; alone and in a holder it has the same form."""
+    muon, alone, tree = Muon(0.01), Muon(0.01), params() | {"scale": jnp.ones(3)}
+    opt = MultiOptimizer(OptimizerMap(SGD(0.1), {"kernel|scale": muon}))
+    along = {name: jnp.full_like(value, 0.25) for name, value in tree.items()}
+
+    def shared(tree: dict[str, Any]) -> dict[str, Any]:
+        return {name: tree[name] for name in ("kernel", "scale")}
+
+    for step in (opt, muon, opt):
+        expected = alone.apply(shared(along), shared(tree))
+        kept = along if step is opt else shared(along)
+        tree = tree | step.apply(kept, {name: tree[name] for name in kept})
+        chex.assert_trees_all_close(shared(tree), expected, rtol=1e-6)
+        opt.set_weights(opt.get_weights())
+        chex.assert_trees_all_close(muon.get_weights(), alone.get_weights(), rtol=1e-6)
 
 
 def test_an_optimizer_of_variables_may_be_held_later():

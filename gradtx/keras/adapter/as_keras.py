@@ -36,8 +36,8 @@ from gradtx.keras.engine.derived import UpdateStep, built_for
 from gradtx.keras.engine.dialect import snake_case
 from gradtx.keras.engine.modern import Modern
 from gradtx.keras.engine.optimizer import Facade
-from gradtx.keras.engine.program import skipping
 from gradtx.keras.engine.rate import takes_nothing
+from gradtx.keras.engine.subsets import skipping
 from gradtx.keras.engine.variable import unique
 from gradtx.keras.holders.holder import Holder
 from gradtx.keras.holders.multi import MultiOptimizer

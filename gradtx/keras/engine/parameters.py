@@ -202,5 +202,5 @@ def refuse_tracers(owner: str, *arrays: Iterable[Any]) -> None:
 
 def projections(names: Sequence[str], leaves: Sequence[Any]) -> tuple[tuple[str, Callable[..., Any]], ...]:
     """What variables want to be projected onto after each step, by their names."""
-    wanted = map(getattr, leaves, itertools.repeat("constraint"), itertools.repeat(None))
+    wanted: Iterable[Any] = map(getattr, leaves, itertools.repeat("constraint"), itertools.repeat(None))
     return tuple([pair for pair in zip(names, wanted, strict=True) if pair[1] is not None])

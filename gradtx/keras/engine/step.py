@@ -102,7 +102,7 @@ def recognised(opt: Any, params: Tree) -> tuple[Parameters, Variables]:
     """What it was built for, and what is given, under its names; builds on first use."""
     if opt.keeper.known is None:
         opt.build(params)
-    known = opt.keeper.known
+    known: Any = opt.keeper.known
     return known, known.recognised(params)
 
 

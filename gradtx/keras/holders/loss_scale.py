@@ -9,12 +9,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import dtypes, numerics
-from gradtx.core.compose import Container, Inner, chain
+from gradtx.core.compose import Container, Inner, chain, identity
 from gradtx.core.hyperparams import Flag, Positive, PositiveInt
-from gradtx.core.run import EmptyState, update_stage
+from gradtx.core.run import update_stage
 from gradtx.core.transformation import Transformation
 from gradtx.core.tree import Tree
 from gradtx.keras.engine.dialect import Dialect, snake_case
+from gradtx.keras.engine.modern import Modern
 from gradtx.keras.engine.optimizer import Facade
 from gradtx.keras.engine.program import Rules
 from gradtx.keras.engine.state import OptimizerState
@@ -139,9 +140,6 @@ class _LossScale(Holder, abstract=True, kw_only=True):
     def around(self, transformations: Sequence[Transformation]) -> Transformation:
         return self.scaling(*transformations)
 
-    def loss_scale(self) -> float:
-        return 1.0
-
     def clipping(self) -> Transformation | None:
         return self.inner_optimizer.clipping()
 
@@ -167,8 +165,7 @@ class _LossScale(Holder, abstract=True, kw_only=True):
 
     def first_state(self, params: Tree) -> Any:
         """That of the scale, around a state to come."""
-        start, zero = jnp.asarray(self.initial_scale, jnp.float32), numerics.counter
-        return DynamicLossScaleState(start, zero(), zero(), zero(), None)
+        return self.scaling(identity()).init(params)
 
     def finalize_variable_values(self, var_list: Tree) -> Any:
         """Write the inner optimizer's running mean over the variables, where it keeps one."""
@@ -203,21 +200,6 @@ class _LossScale(Holder, abstract=True, kw_only=True):
         `gradtx.scale_loss(state, loss)` with the state as an argument.
         """
         return dtypes.scaled(jnp.asarray(self.dynamic_scale, jnp.float32), jnp.asarray(loss))
-
-
-_BASE_DEFAULTS: dict[str, Any] = {
-    "weight_decay": None,
-    "clipnorm": None,
-    "global_clipnorm": None,
-    "clipvalue": None,
-    "use_ema": False,
-    "ema_momentum": 0.99,
-    "ema_overwrite_frequency": None,
-    "loss_scale_factor": None,
-    "gradient_accumulation_steps": None,
-    "dynamic": True,
-}
-"What earlier versions of Keras 3 wrote into the config of a loss scale, to no effect."
 
 
 class LossScaleOptimizer(_LossScale):
@@ -264,9 +246,11 @@ class LossScaleOptimizer(_LossScale):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
-        fields = cls.fields()
-        idle = [n for n, default in _BASE_DEFAULTS.items() if n not in fields and config.get(n, default) == default]
-        return super().from_config({n: value for n, value in config.items() if n not in idle}, custom_objects)
+        """The optimizer of a config. What earlier versions of Keras 3 wrote there to no effect is left out."""
+        idle = {name: field.default for name, field in Modern.fields().items()}
+        idle |= {"loss_scale_factor": None, "gradient_accumulation_steps": None, "dynamic": True}
+        told = {n: value for n, value in config.items() if n in cls.fields() or n not in idle or value != idle[n]}
+        return super().from_config(told, custom_objects)
 
 
 class TfKerasLossScaleOptimizer(_LossScale, abstract=True):
@@ -329,9 +313,6 @@ class TfKerasLossScaleOptimizer(_LossScale, abstract=True):
 
     def loss_scale(self) -> float:
         return 1.0 if self.dynamic else self._fixed
-
-    def first_state(self, params: Tree) -> Any:
-        return super().first_state(params) if self.dynamic else (EmptyState(), None)
 
     @property
     def dynamic_counter(self) -> int | None:

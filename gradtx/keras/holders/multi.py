@@ -14,16 +14,15 @@ from gradtx.keras.engine.keeper import required_state
 from gradtx.keras.engine.modern import Modern
 from gradtx.keras.engine.optimizer import Facade
 from gradtx.keras.engine.parameters import Parameters
-from gradtx.keras.engine.program import mirrors
 from gradtx.keras.engine.state import OptimizerState
 from gradtx.keras.engine.step import gradients, recognised
+from gradtx.keras.engine.subsets import cut, spread
 from gradtx.keras.engine.table import Name, private
 from gradtx.keras.engine.variable import Variable, Variables, unique
 from gradtx.keras.engine.weights import Weight, Zeros
 from gradtx.keras.holders.by_variable import ByVariableState, by_variable
 from gradtx.keras.holders.holder import HeldKind, Holder
 from gradtx.keras.holders.optimizer_map import Map, OptimizerMap
-from gradtx.masks.hiding import MaskedNode, is_hidden
 from gradtx.wrappers.masked import MaskedState
 
 __all__ = ["MultiOptimizer"]
@@ -41,12 +40,12 @@ class _Group(NamedTuple):
 
     def get(self, state: OptimizerState) -> OptimizerState:
         counts, states = state.inner_state
-        return OptimizerState(counts[self.label], _shown(states[self.label].inner_state, self.every))
+        return OptimizerState(counts[self.label], cut(states[self.label].inner_state, self.every, self.names))
 
     def put(self, state: OptimizerState, part: OptimizerState) -> OptimizerState:
         counts, states = state.inner_state
         counts = {**counts, self.label: part.iterations}
-        states = {**states, self.label: MaskedState(_hidden(part.inner_state, self.names, self.every))}
+        states = {**states, self.label: MaskedState(spread(part.inner_state, self.names, self.every))}
         return OptimizerState(state.iterations, ByVariableState(counts, states))
 
 
@@ -227,21 +226,3 @@ class MultiOptimizer(Holder):
 def _distinct(optimizers: Iterable[Facade]) -> tuple[Facade, ...]:
     """Each of them once."""
     return tuple({id(opt): opt for opt in optimizers}.values())
-
-
-def _hidden(state: Any, names: Sequence[str], every: Sequence[str]) -> Any:
-    """A state of some variables as one of all, the others hidden."""
-
-    def fill(node: Any) -> Any:
-        return {name: node.get(name, MaskedNode()) for name in every} if mirrors(node, names) else node
-
-    return jax.tree.map(fill, state, is_leaf=lambda node: mirrors(node, names)) if names else state
-
-
-def _shown(state: Any, every: Sequence[str]) -> Any:
-    """The opposite: a state of all without those that are hidden."""
-
-    def cut(node: Any) -> Any:
-        return {name: x for name, x in node.items() if not is_hidden(x)} if mirrors(node, every) else node
-
-    return jax.tree.map(cut, state, is_leaf=lambda node: mirrors(node, every))

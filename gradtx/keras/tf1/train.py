@@ -262,11 +262,12 @@ class AdamOptimizer(Optimizer):
 
     def recovered(self, missing: Sequence[Weight], named: Mapping[Weight, Any]) -> dict[Weight, Any]:
         """The counter from β₂ᵗ⁺¹, as long as that is not too small to tell."""
-        powers = {weight.variable: float(value) for weight, value in named.items() if weight.name.endswith("_power:0")}
-        power, counter = powers["beta2"], [weight for weight in missing if weight.field == "iterations"]
-        if not counter or not 1e-30 < power < 1 or self.beta2 == 0:
+        if not missing:
             return {}
-        return {counter[0]: np.int64(round(math.log(power) / math.log(self.beta2)) - 1)}
+        power = next(float(value) for weight, value in named.items() if weight.name == "beta2_power:0")
+        if not 1e-30 < power < 1 or self.beta2 == 0:
+            return {}
+        return {missing[0]: np.int64(round(math.log(power) / math.log(self.beta2)) - 1)}
 
 
 class RMSPropOptimizer(Optimizer):
