@@ -184,7 +184,8 @@ def with_variables(own_build: Callable[[Any, Any], Any]) -> Callable[[Any, Any],
         if not self.built:
             raise TypeError(f"{type(self).__name__}.build must call super().build(variables) first")
         if not given.are_assignable:
-            self.keeper.known.variables = None  # these only stood for arrays
+            known: Any = self.keeper.known
+            known.variables = None  # these only stood for arrays
         return None
 
     return wrapped

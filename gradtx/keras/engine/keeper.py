@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import numerics
+from gradtx.core.compose import identity
 from gradtx.core.hyperparams import is_schedule
 from gradtx.core.run import with_own_buffers
 from gradtx.core.transformation import Transformation
@@ -118,11 +119,12 @@ def required_state(opt: Any, what: str) -> OptimizerState:
 
 
 def _make_state(opt: Any) -> None:
-    """Make the first state; those of the optimizers held, which may have been in use, become parts of it."""
+    """Make the first state; those of the optimizers held, which may have been in use, are put in their places."""
     keeper, state = opt.keeper, opt.keeper.state
     if state is None:
         with jax.ensure_compile_time_eval():  # it may be needed first inside of jax.jit
-            state = OptimizerState(numerics.counter(), opt.first_state(keeper.start))
+            chain = opt.around([identity() for _ in opt.parts]) if opt.parts else running(opt)
+            state = OptimizerState(numerics.counter(), chain.init(keeper.start))
     for part, lens in zip(opt.parts, opt.lenses, strict=True):
         own = required_state(part, "its state")
         is_shared = part.keeper.holder not in (None, keeper)

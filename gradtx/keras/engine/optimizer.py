@@ -26,7 +26,7 @@ from gradtx.core.transformation import Transformation
 from gradtx.core.tree import Tree
 from gradtx.keras import schedules
 from gradtx.keras.engine import step
-from gradtx.keras.engine.keeper import Keeper, build, required_state, running, with_updates
+from gradtx.keras.engine.keeper import Keeper, build, required_state, with_updates
 from gradtx.keras.engine.parameters import Parameters
 from gradtx.keras.engine.program import Rules
 from gradtx.keras.engine.rate import GivenRate
@@ -237,10 +237,6 @@ class Facade(Table, abstract=True):
         """Remember parameters that are in order; all of it, or nothing."""
         known = Parameters(type(self).__name__, given)
         self.keeper.begin(known, dict(zip(known.names, given.values, strict=True)))
-
-    def first_state(self, params: Tree) -> Any:
-        """The state of the chain before the first step."""
-        return running(self).init(params)
 
     @property
     def built(self) -> bool:

@@ -23,22 +23,18 @@ class Holder(Facade, abstract=True):
     @property
     def optimizers(self) -> list[Facade]:
         """The optimizers that it holds."""
-        raise NotImplementedError(f"{type(self).__name__} defines no optimizers")
-
-    @property
-    def parts(self) -> list[Facade]:
-        return self.optimizers
+        return list(self.parts)
 
     def around(self, transformations: Sequence[Transformation]) -> Transformation:
         """The chain, made of those of the optimizers."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it does with its optimizers")
 
     def compose(self, learning_rate: Any) -> Transformation:
-        return self.around([opt.compose(rate) for opt, rate in zip(self.optimizers, learning_rate, strict=True)])
+        return self.around([opt.compose(rate) for opt, rate in zip(self.parts, learning_rate, strict=True)])
 
     @property
     def _rate(self) -> Rates:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return Rates(type(self).__name__, [opt.given_rate for opt in self.optimizers])
+        return Rates(type(self).__name__, [opt.given_rate for opt in self.parts])
 
     def counted(self, inner_state: Any, steps: Any) -> Any:
         """Its state: what is counted is counted in those of the optimizers."""
@@ -46,7 +42,7 @@ class Holder(Facade, abstract=True):
 
     def slot_weights(self) -> Iterator[Weight]:
         """The weights of the optimizers."""
-        for index, (opt, lens) in enumerate(zip(self.optimizers, self.lenses, strict=True)):
+        for index, (opt, lens) in enumerate(zip(self.parts, self.lenses, strict=True)):
             for weight in opt.weight_list():
                 if weight.variable is None or opt.keeper.shapes:  # without variables there is nothing for each of them
                     name, part = self.name_of(index, weight), Part(index, lens, weight)

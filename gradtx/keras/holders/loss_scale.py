@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import dtypes, numerics
-from gradtx.core.compose import Container, Inner, chain, identity
+from gradtx.core.compose import Container, Inner, chain
 from gradtx.core.hyperparams import Flag, Positive, PositiveInt
 from gradtx.core.run import update_stage
 from gradtx.core.transformation import Transformation
@@ -127,18 +127,14 @@ class _LossScale(Holder, abstract=True, kw_only=True):
             )
 
     @property
-    def optimizers(self) -> list[Facade]:
-        return [self.inner_optimizer]
+    def parts(self) -> tuple[Facade]:
+        return (self.inner_optimizer,)
 
     # The chain: a loss scale around that of the inner optimizer.
 
-    def scaling(self, tx: Transformation) -> Transformation:
-        """The transformation, for gradients of the scaled loss."""
-        growth = self.dynamic_growth_steps
-        return dynamic_loss_scale(tx, self.initial_scale, growth, min_scale=self.min_scale, max_scale=self.max_scale)
-
     def around(self, transformations: Sequence[Transformation]) -> Transformation:
-        return self.scaling(*transformations)
+        (tx,), growth = transformations, self.dynamic_growth_steps
+        return dynamic_loss_scale(tx, self.initial_scale, growth, min_scale=self.min_scale, max_scale=self.max_scale)
 
     def clipping(self) -> Transformation | None:
         return self.inner_optimizer.clipping()
@@ -162,10 +158,6 @@ class _LossScale(Holder, abstract=True, kw_only=True):
         """Build the inner optimizer, or keep the state that it has already."""
         self.inner_optimizer.build(given.treedef.unflatten(given.leaves))
         self.keeper.begin(self.inner_optimizer.keeper.known.as_those_of(type(self).__name__), {})
-
-    def first_state(self, params: Tree) -> Any:
-        """That of the scale, around a state to come."""
-        return self.scaling(identity()).init(params)
 
     def finalize_variable_values(self, var_list: Tree) -> Any:
         """Write the inner optimizer's running mean over the variables, where it keeps one."""
@@ -303,8 +295,10 @@ class TfKerasLossScaleOptimizer(_LossScale, abstract=True):
                 f"{name}: an optimizer that accumulates gradients is Keras 3's: use its LossScaleOptimizer"
             )
 
-    def scaling(self, tx: Transformation) -> Transformation:
-        return count_skipped(super().scaling(tx)) if self.dynamic else chain(scale(1 / self._fixed), tx)
+    def around(self, transformations: Sequence[Transformation]) -> Transformation:
+        if self.dynamic:
+            return count_skipped(super().around(transformations))
+        return chain(scale(1 / self._fixed), *transformations)
 
     @property
     def _fixed(self) -> float:

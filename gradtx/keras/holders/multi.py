@@ -105,9 +105,9 @@ class MultiOptimizer(Holder):
                 opt.loss_scale_factor = self.loss_scale_factor
 
     @property
-    def optimizers(self) -> list[Facade]:
+    def parts(self) -> tuple[Facade, ...]:
         """The optimizers: those of the map in order, then its default; of a function, as it gave them."""
-        return list(self._chosen)
+        return self._chosen
 
     def get_config(self) -> dict[str, Any]:
         if not isinstance(self.optimizer_map, OptimizerMap):
@@ -213,10 +213,6 @@ class MultiOptimizer(Holder):
     @property
     def lenses(self) -> "tuple[_Group, ...]":  # pyright: ignore[reportIncompatibleVariableOverride]
         return self._groups
-
-    def first_state(self, params: Tree) -> Any:
-        """That of no groups."""
-        return ByVariableState({}, {})
 
     def name_of(self, index: int, weight: Weight) -> str:
         label, own = self._groups[index].label, getattr(self._chosen[index], "name", None)
