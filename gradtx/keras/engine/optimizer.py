@@ -59,6 +59,7 @@ class Facade(Table, abstract=True):
         *("exclude_from_weight_decay", "iterations", "learning_rate", "lr", "scale_loss", "state", "stateless_apply"),
         *("get_weights", "load_weights", "save_weights", "set_weights", "transformation", "updates", "variables"),
         *("add_variable", "add_variable_from_reference", "assign", "assign_add", "assign_sub", "update_step"),
+        "optimizers",
     )
     slots: ClassVar[tuple[Mapping[str, str], ...]] = ()
     """Groups of `{Keras's name: field of the chain's state}`; the weights of a group alternate, variable by variable.
@@ -318,7 +319,7 @@ class Facade(Table, abstract=True):
 
     def slot_weights(self) -> Iterator[Weight]:
         """Those of the slots: by group, in a group by variable."""
-        return of_slots(self)
+        return of_slots(self, self.slots)
 
     def slot_name(self, slot: str, variable: str) -> str:
         """What the generation calls the slot of a variable."""

@@ -72,6 +72,8 @@ class EpsilonKind:
 Epsilon = Annotated[Any, EpsilonKind()]
 "Added to a denominator; `None` is 1e-7."
 
+_ENGINE = "gradtx.keras.engine", "gradtx.keras.holders.holder"
+"The modules whose classes are not for users."
 _SPELLINGS = {"lr": "learning_rate", "learning_rate": "lr"}
 "Two names of one thing; each class has one of them, and takes both."
 _ELSEWHERE = {
@@ -101,7 +103,7 @@ class _Shown(type):
 
     def __dir__(cls) -> list[str]:
         names = {name for name in super().__dir__() if not name.startswith("_")}
-        engine = [base for base in cls.__mro__ if base.__module__.startswith("gradtx.keras.engine")]
+        engine = [base for base in cls.__mro__ if base.__module__.startswith(_ENGINE)]
         return sorted(names - {name for base in engine for name in vars(base)} | (names & {*cls.for_users}))  # pyright: ignore
 
 

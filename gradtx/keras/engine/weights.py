@@ -95,24 +95,19 @@ def listed(opt: Any) -> list[Weight]:
     inner_state = keeper.state.inner_state
     tail = [w for w in opt.last_weights if not w.is_kept or get(inner_state, w.field, None) is not None]
     head, tail = ([weight._replace(name=dialect.called(opt, weight.name)) for weight in part] for part in (head, tail))
-    every = [*head, *_around_slots(opt), *opt.slot_weights(), *tail, *map(_of_added, opt.added_variables)]
+    around = [{slot: field} for setting, slot, field in _AROUND if vars(opt).get(setting)]
+    every = [*head, *of_slots(opt, around), *opt.slot_weights(), *tail, *map(_of_added, opt.added_variables)]
     return sorted(every, key=lambda weight: weight.forgotten)
 
 
-def _around_slots(opt: Any) -> Iterator[Weight]:
-    """The running means of the parameters and the sums of gradients, where the class has them."""
-    for slot, field, is_there in (
-        ("average", "average", vars(opt).get("use_ema")),
-        ("gradient_accumulator", "acc_grads", opt.window > 1),
-    ):
-        for variable in opt.keeper.shapes if is_there else ():
-            yield Weight(opt.slot_name(slot, variable), field, variable)
+_AROUND = ("use_ema", "average", "average"), ("gradient_accumulation_steps", "gradient_accumulator", "acc_grads")
+"Settings, and the slots that the transformations around the update have with them."
 
 
-def of_slots(opt: Any) -> Iterator[Weight]:
+def of_slots(opt: Any, groups: Iterable[Mapping[str, str]]) -> Iterator[Weight]:
     """The weights of the slots that are in the state: by group, in a group by variable."""
     inner_state = opt.keeper.state.inner_state
-    for group in opt.slots:
+    for group in groups:
         there = {slot: f for slot, f in group.items() if get(inner_state, f.lstrip("-"), None) is not None}
         for variable in opt.keeper.shapes:
             for slot, field in there.items():
@@ -241,14 +236,11 @@ def _check(where: str, weight: Weight, like: Any, value: Any) -> None:
         raise ValueError(f"{where} has the shape {list(like.shape)}, got {list(np.shape(value))}")
     if not jnp.issubdtype(value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype, np.number):
         raise ValueError(f"{where} must be numbers, got {value!r}")
-    if weight.field == "iterations" and not isinstance(value, Array) and not _is_count(value):
+    is_checked = weight.field == "iterations" and not isinstance(value, Array)
+    if is_checked and not (value >= 0 and float(value).is_integer()):
         raise ValueError(f"{where} must be a count, got {value}")
     if weight.field == "loss_scale" and not isinstance(value, jax.core.Tracer) and not 0 < value < np.inf:
         raise ValueError(f"{where}: the loss scale must be positive, got {float(value):g}")
-
-
-def _is_count(value: Any) -> bool:
-    return bool(np.isfinite(value)) and value >= 0 and float(value).is_integer()
 
 
 def written(opt: Any, named: Mapping[Weight, Any], state: OptimizerState) -> tuple[OptimizerState, Any]:
@@ -263,7 +255,8 @@ def written(opt: Any, named: Mapping[Weight, Any], state: OptimizerState) -> tup
         state = lens.put(state, new)
         rates.append(rate)
     own = {weight: value for weight, value in named.items() if weight.part is None}
-    missing = [weight for weight in opt.weight_list() if weight.field and weight not in own and _is_there(opt, weight)]
+    expected = [w for w in opt.weight_list() if w.variable is None or opt.keeper.shapes]  # there may be no variables
+    missing = [weight for weight in expected if weight.field and weight not in own]
     own |= opt.recovered(missing, own)
     if lost := [weight.name for weight in missing if weight not in own]:
         warnings.warn(
@@ -273,11 +266,6 @@ def written(opt: Any, named: Mapping[Weight, Any], state: OptimizerState) -> tup
         )
     state, rate = rewritten(opt, own, state)
     return state, rates or rate
-
-
-def _is_there(opt: Any, weight: Weight) -> bool:
-    """Whether there is such a weight: an optimizer that is held may have no variables."""
-    return weight.variable is None or bool(opt.keeper.shapes)
 
 
 def rewritten(opt: Any, named: Mapping[Weight, Any], state: OptimizerState) -> tuple[OptimizerState, Any]:
