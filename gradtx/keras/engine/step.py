@@ -41,7 +41,7 @@ def apply(opt: Any, grads: Tree, params: Tree) -> Any:
     values = {**known.others(given.names), **dict(zip(given.names, given.values, strict=True))}
     held = projections(given.names, given.leaves) if given.are_assignable else ()
     constraints = tuple([pair for pair in held if pair[0] in found]) if held else ()
-    args = tx, state, found, values, constraints, opt.rules
+    args = tx, state, found, values, constraints, type(opt).rules
     return _exchanged(opt, (keeper.programs or programs(opt)).step, args, state, given)
 
 
@@ -58,7 +58,7 @@ def minimize(opt: Any, loss: Callable[..., Any], params: Tree, batch: tuple[Any,
         raise ValueError(f"constraints: no variable {unknown[0]!r}; there are {', '.join(values)}")
     held = projections(given.names, given.leaves) if given.are_assignable else ()
     held = (*held, *constraints.items()) if constraints else held
-    args = tx, opt.loss_scale(), given.treedef, tuple(values), state, values, batch, held, opt.rules
+    args = tx, opt.loss_scale(), given.treedef, tuple(values), state, values, batch, held, type(opt).rules
     return _exchanged(opt, programs(opt).minimize(loss), args, state, given)
 
 
@@ -91,7 +91,7 @@ def stateless_apply(opt: Any, weights: Sequence[Any], grads: Tree, params: Tree)
     tx = opt.compose(opt.given_rate.in_use(rate))
     constraints = projections(known.names, known.variables or given.leaves)
     values = dict(zip(given.names, given.values, strict=True))
-    new, state = step_once(tx, state, found, values, constraints, opt.rules)
+    new, state = step_once(tx, state, found, values, constraints, type(opt).rules)
     listed = opt.weight_list()
     after = zip(listed, read(listed, state, rate), strict=True)
     own = [named[weight] if is_added(weight) else value for weight, value in after]
