@@ -17,10 +17,10 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar,
 import jax
 import jax.core
 
-from gradtx.core.check import describe
+from gradtx.core import check
 from gradtx.core.hyperparams import Kind, NonNegative, Real, is_schedule, kind_of
 from gradtx.core.registry import did_you_mean
-from gradtx.keras.engine.describe import Documentation, Signature
+from gradtx.keras.engine import describe
 from gradtx.keras.engine.dialect import Dialect
 
 __all__ = ["REQUIRED", "Table", "private"]
@@ -51,7 +51,7 @@ class NameKind:
 
     def convert(self, where: str, value: Any) -> str | None:
         if value is not None and not (isinstance(value, str) and value):
-            raise TypeError(f"{where} must be a string that is not empty, got {describe(value)}")
+            raise TypeError(f"{where} must be a string that is not empty, got {check.describe(value)}")
         return value
 
 
@@ -91,7 +91,7 @@ def converted(where: str, kind: Kind, value: Any) -> Any:
     if isinstance(value, jax.core.Tracer):
         raise TypeError(f"{where} is traced: an optimizer is made, and changed, outside of jax.jit")
     if is_schedule(value) and isinstance(getattr(kind, "kind", kind), Real):
-        raise TypeError(f"{where} must be a number, got {describe(value)}")
+        raise TypeError(f"{where} must be a number, got {check.describe(value)}")
     value = kind.convert(where, value)
     return value.item() if isinstance(value, jax.Array) else value
 
@@ -99,7 +99,13 @@ def converted(where: str, kind: Kind, value: Any) -> Any:
 class _Shown(type):
     """The type of optimizer classes: `help` and completion show what users call, and leave out how the engine works."""
 
-    __doc__ = vars(type)["__doc__"]  # or `help` would find the docstring above in the place of a class's own
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        return describe.signature(cls)
+
+    @property
+    def __doc__(cls) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return describe.documentation(cls)
 
     def __dir__(cls) -> list[str]:
         names = {name for name in super().__dir__() if not name.startswith("_")}
@@ -128,7 +134,6 @@ class Table(metaclass=_Shown):
     "Other names of arguments."
     unknown_argument: ClassVar[type[Exception]] = TypeError
     "What an argument that does not exist raises."
-    __signature__: ClassVar[Any] = Signature()
 
     _defaults: ClassVar[dict[str, Any]] = {}
     _abstract: ClassVar[bool] = True
@@ -145,8 +150,6 @@ class Table(metaclass=_Shown):
         cls._defaults = {name: vars(cls)[name] for name in declared if name in vars(cls)}
         for name in cls._defaults:  # properties of a base class shall be seen, not these
             delattr(cls, name)
-        if cls.__module__.startswith("gradtx."):
-            setattr(cls, "__doc__", Documentation(vars(cls).get("__doc__")))  # noqa: B010
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         given = _bound(type(self), args, kwargs)
