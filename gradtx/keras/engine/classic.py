@@ -90,7 +90,7 @@ NADAMS_PRODUCT = Weight("Nadam/m_schedule:0", "mu_product", "*")
 
 
 def with_unused_maxima(self: Any) -> Iterator[Weight]:
-    """The slots, and one zero for each variable: Keras 2's Adam has it where it does not keep the largest v."""
+    """The slots; and one zero for each variable, as Keras 2's Adam has since 2.1.3 where it keeps no largest v."""
     yield from of_slots(self, self.slots)
     for variable in self.keeper.shapes if not self.amsgrad else ():
         yield Weight(self.slot_name("vhat", variable), "", variable, derived=Zeros((1,)), is_recent=True)

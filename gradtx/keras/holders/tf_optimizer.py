@@ -71,7 +71,6 @@ class TFOptimizer(Facade):
     """
 
     dialect = Dialect(counter="{name}/iteration", default_name=snake_case)
-
     rules = Rules(scaled_loss=_scaled_loss)
 
     optimizer: Wrapped
