@@ -130,7 +130,9 @@ class Parameters:
                 f"got {jax.tree.structure(grads)}"
             ) from None
         for i, (grad, value) in enumerate(zip(each, given.values, strict=True)):
-            if grad is None or (isinstance(grad, jax.Array) and _is_strong(grad.aval, value.aval.shape)):
+            if grad is None:
+                continue
+            if isinstance(grad, jax.Array) and grad.aval.shape == value.aval.shape and not grad.aval.weak_type:
                 continue
             refuse_swapped(self.owner, each, given, self.variables)
             each[i] = self._gradient(given.names[i], grad, value)
@@ -145,11 +147,6 @@ class Parameters:
                 f"got {check.describe(grad)}"
             )
         return array(grad)
-
-
-def _is_strong(aval: Any, shape: tuple[int, ...]) -> bool:
-    """Whether it is of this shape and of a strong type."""
-    return aval.shape == shape and not aval.weak_type
 
 
 def _as_container(grads: Tree, treedef: Any) -> Tree:

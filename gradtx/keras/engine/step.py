@@ -18,7 +18,7 @@ from gradtx.keras.engine.program import Program, step_once
 from gradtx.keras.engine.rate import takes_nothing
 from gradtx.keras.engine.state import OptimizerState
 from gradtx.keras.engine.variable import Variables, is_variable
-from gradtx.keras.engine.weights import is_added, matched, read, written
+from gradtx.keras.engine.weights import innermost, matched, read, written
 
 __all__ = ["apply", "gradients", "minimize", "stateless_apply"]
 
@@ -94,7 +94,7 @@ def stateless_apply(opt: Any, weights: Sequence[Any], grads: Tree, params: Tree)
     new, state = step_once(tx, state, found, values, constraints, type(opt).rules)
     listed = opt.weight_list()
     after = zip(listed, read(listed, state, rate), strict=True)
-    own = [named[weight] if is_added(weight) else value for weight, value in after]
+    own = [value if innermost(weight).added is None else named[weight] for weight, value in after]
     return given.treedef.unflatten([new[name] for name in given.names]), own
 
 

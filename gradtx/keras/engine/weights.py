@@ -283,18 +283,11 @@ def take_weights(opt: Any, given: Sequence[Any]) -> None:
     opt.given_rate.check(rate)
     opt.keeper.keep(state)
     opt.given_rate.take(rate)
-    _assign_added(named)
-
-
-def _assign_added(named: Mapping[Weight, Any]) -> None:
-    """Give these values to variables of the user's that are among the weights."""
     for weight, value in named.items():
-        if weight.added is not None:
-            weight.added.assign(value)
-        elif weight.part is not None:
-            _assign_added({weight.part.weight: value})
+        if (added := innermost(weight).added) is not None:
+            added.assign(value)
 
 
-def is_added(weight: Weight) -> bool:
-    """Whether a variable was added to the optimizer, or to one that it holds."""
-    return weight.added is not None if weight.part is None else is_added(weight.part.weight)
+def innermost(weight: Weight) -> Weight:
+    """What a weight is to the optimizer that it is of, which may be held, also by one that is held."""
+    return weight if weight.part is None else innermost(weight.part.weight)
