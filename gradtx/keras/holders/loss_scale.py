@@ -9,9 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import dtypes, numerics
-from gradtx.core.compose import Container, Inner, chain
+from gradtx.core.compose import chain
 from gradtx.core.hyperparams import Flag, Positive, PositiveInt
-from gradtx.core.run import update_stage
 from gradtx.core.transformation import Transformation
 from gradtx.core.tree import Tree
 from gradtx.keras.engine.dialect import Dialect, snake_case
@@ -23,53 +22,11 @@ from gradtx.keras.engine.table import Name
 from gradtx.keras.engine.variable import Variables
 from gradtx.keras.engine.weights import Weight, Zeros
 from gradtx.keras.holders.holder import Held, Holder
-from gradtx.keras.transforms import COUNTERS
+from gradtx.keras.transforms import count_skipped
 from gradtx.transforms.scaling import scale
-from gradtx.wrappers.common import choose
 from gradtx.wrappers.finite import DynamicLossScaleState, dynamic_loss_scale, scale_loss
 
-__all__ = ["LossScaleOptimizer", "count_skipped"]
-
-
-class count_skipped(Container, name="keras.count_skipped"):
-    """Let the gradients that a loss scale leaves out count all the same: schedules and bias corrections go on.
-
-    So it is in tf.keras, where a step that does nothing is a step.
-    """
-
-    State = DynamicLossScaleState
-
-    inner: Inner
-    "A `dynamic_loss_scale` with the optimizer in it."
-
-    @classmethod
-    def example(cls) -> Self:
-        return cls(dynamic_loss_scale.example())
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.inner, dynamic_loss_scale):
-            raise TypeError(f"count_skipped: inner must be a dynamic_loss_scale, got {self.inner!r}")
-
-    def init_fn(self, params: Tree) -> DynamicLossScaleState:
-        return self.inner.init_fn(params)
-
-    def update_fn(
-        self, updates: Tree, state: DynamicLossScaleState, params: Tree = None, **extra: Any
-    ) -> tuple[Tree, DynamicLossScaleState]:
-        new, after = update_stage(self.inner, updates, state, params, extra)
-        skipped = after.total_notfinite != state.total_notfinite
-        return new, after._replace(inner_state=choose(skipped, _counted_on(after.inner_state), after.inner_state))
-
-
-def _counted_on(state: Any) -> Any:
-    """The state with its counters one further, and nothing else."""
-
-    def step(path: tuple[Any, ...], leaf: Any) -> Any:
-        is_counter = bool(path) and getattr(path[-1], "name", "") in COUNTERS
-        return numerics.increment(leaf) if is_counter else leaf
-
-    return jax.tree_util.tree_map_with_path(step, state)
+__all__ = ["LossScaleOptimizer"]
 
 
 class _Inner(NamedTuple):

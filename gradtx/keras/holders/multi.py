@@ -9,6 +9,7 @@ from gradtx.core.compose import identity
 from gradtx.core.hyperparams import Positive
 from gradtx.core.transformation import Transformation
 from gradtx.core.tree import Tree
+from gradtx.keras.by_variable import ByVariableState, by_variable
 from gradtx.keras.engine.dialect import Dialect, snake_case
 from gradtx.keras.engine.keeper import required_state
 from gradtx.keras.engine.modern import Modern
@@ -20,7 +21,6 @@ from gradtx.keras.engine.subsets import cut, spread
 from gradtx.keras.engine.table import Name, private
 from gradtx.keras.engine.variable import Variable, Variables, unique
 from gradtx.keras.engine.weights import Weight, Zeros
-from gradtx.keras.holders.by_variable import ByVariableState, by_variable
 from gradtx.keras.holders.holder import HeldKind, Holder
 from gradtx.keras.holders.optimizer_map import Map, OptimizerMap
 from gradtx.wrappers.masked import MaskedState
