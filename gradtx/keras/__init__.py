@@ -2,11 +2,11 @@
 
 from gradtx.keras.adapter.arrival import register_when_imported as _register_when_imported
 from gradtx.keras.adapter.as_keras import *
+from gradtx.keras.by_variable import *
 from gradtx.keras.engine.derived import *
 from gradtx.keras.engine.variable import *
 from gradtx.keras.files.loading import *
 from gradtx.keras.files.saved import *
-from gradtx.keras.holders.by_variable import *
 from gradtx.keras.holders.loss_scale import *
 from gradtx.keras.holders.multi import *
 from gradtx.keras.holders.optimizer_map import *

@@ -4,11 +4,10 @@ from gradtx.keras import optimizers        # for: from keras import optimizers
 from gradtx.keras.optimizers import Adam   # for: from keras.optimizers import Adam
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
 import jax.numpy as jnp
-import numpy as np
 
 from gradtx.core.hyperparams import (
     Decay,
@@ -25,10 +24,11 @@ from gradtx.core.hyperparams import (
 )
 from gradtx.core.transformation import Transformation
 from gradtx.keras import formulas, schedules
-from gradtx.keras.engine.modern import Modern, factored, snake_case
+from gradtx.keras.engine.dialect import snake_case
+from gradtx.keras.engine.modern import Modern, factored
 from gradtx.keras.engine.registry import Identifiers
 from gradtx.keras.engine.table import Name
-from gradtx.keras.engine.weights import Weight
+from gradtx.keras.engine.weights import Weight, Zeros
 from gradtx.keras.holders.loss_scale import LossScaleOptimizer
 from gradtx.keras.holders.multi import MultiOptimizer
 from gradtx.keras.holders.optimizer_map import OptimizerMap
@@ -108,6 +108,7 @@ class Optimizer(Modern, abstract=True, kw_only=True):
 
     dialect = Modern.dialect._replace(
         generation="keras3",
+        default_name=snake_case,
         counter="{name}/iteration",
         rate="{name}/learning_rate",
         slot="{name}/{flat}_{slot}",
@@ -125,21 +126,9 @@ class Optimizer(Modern, abstract=True, kw_only=True):
     name: Name = None
     "Its name in configs and in those of its weights; by default the class's in snake case."
 
-    @classmethod
-    def default_name(cls) -> str | None:
-        return snake_case(cls.__name__)
-
     def scale_loss(self, loss: Any) -> Any:
         """The loss times `loss_scale_factor`, to be differentiated."""
         return loss if self.loss_scale_factor is None else loss * self.loss_scale_factor
-
-    def _matched(self, given: Sequence[Any]) -> dict[Weight, Any]:
-        given, expected = list(given), len(self.weight_list())
-        if is_schedule(self._rate.value) and len(given) == expected + 1:
-            del given[1]  # the learning rate, which was a number then and is a schedule now
-        elif not is_schedule(self._rate.value) and len(given) == expected - 1:
-            given.insert(1, np.float32(self.learning_rate))
-        return super()._matched(given)
 
 
 class SGD(tables.SGD, Optimizer):
@@ -171,26 +160,20 @@ class Adamax(tables.Adamax, Optimizer):
 
 
 class Nadam(tables.Nadam, Optimizer):
-    def footer(self) -> Iterator[Weight]:
-        yield Weight(f"{self.name}/u_product", "mu_product", "*")
+    last_weights = (Weight("{name}/u_product", "mu_product", "*"),)
 
 
 class Adafactor(tables.Adafactor, Optimizer):
     def slot_weights(self) -> Iterator[Weight]:
-        for name, like in self._shapes.items():
+        for name, like in self.keeper.shapes.items():
             is_factored, last, slot = len(like.shape) >= 2, name.rpartition("/")[2], self.slot_name("velocity", name)
             if is_factored:
                 yield Weight(f"{self.name}/{last}", "v_row", name)
                 yield Weight(f"{self.name}/{last}", "v_col", name)
                 yield Weight(slot, "", name, derived=factored)
             else:
-                yield Weight(last, "", name, derived=_unused)
-                yield Weight(last, "", name, derived=_unused)
+                yield from 2 * (Weight(last, "", name, derived=Zeros((), jnp.int32)),)
                 yield Weight(slot, "v", name)
-
-
-def _unused(state: Any, variable: str) -> Any:
-    return jnp.zeros((), jnp.int32)
 
 
 class Ftrl(tables.Ftrl, Optimizer):
@@ -279,8 +262,8 @@ class Muon(Optimizer):
         return matrices_for_muon(tuple(self.exclude_layers), self.exclude_embeddings)
 
     def slot_weights(self) -> Iterator[Weight]:
-        is_matrix = self._mask(self._shapes)
-        for name in self._shapes:
+        is_matrix = self._mask(self.keeper.shapes)
+        for name in self.keeper.shapes:
             owner = "MuonState" if is_matrix[name] else "ScaleByAdamState"
             yield Weight(self.slot_name("momentum", name), f"{owner}.mu", name)
             if not is_matrix[name]:
@@ -305,9 +288,9 @@ class ScheduleFreeAdamW(Optimizer):
     warmup_steps: NonNegativeInt = 0
     "How many steps the learning rate takes to rise from 0 to η."
 
-    def _counted(self, inner_state: Any, steps: Any) -> Any:
+    def counted(self, inner_state: Any, steps: Any) -> Any:
         updates = jnp.asarray(steps // self.window, jnp.float32)  # every step weighs 1
-        return replace(super()._counted(inner_state, steps), weight_sum=updates)
+        return replace(super().counted(inner_state, steps), weight_sum=updates)
 
 
 _identifiers = Identifiers(

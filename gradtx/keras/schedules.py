@@ -15,6 +15,7 @@ from gradtx.core.check import describe
 from gradtx.core.config import from_config, to_config
 from gradtx.core.hyperparams import Flag, Fraction, NonNegative, Number, Positive, kind_of
 from gradtx.core.registry import closest
+from gradtx.keras.engine.config import checked, entry, own_class
 from gradtx.keras.engine.table import Name
 from gradtx.schedules.base import Count, Schedule, constant_schedule
 from gradtx.schedules.basic import (
@@ -332,7 +333,6 @@ _BUILT_IN: dict[str, type[LearningRateSchedule]] = {
 }
 _OURS = ("keras", "tf_keras", "tensorflow")
 "The packages whose schedules of these names are meant."
-_KEYS = {"module", "class_name", "config", "registered_name", "shared_object_id"}
 
 
 def serialize(learning_rate_schedule: Any, use_legacy_format: bool = False) -> dict[str, Any]:
@@ -352,11 +352,11 @@ def serialize(learning_rate_schedule: Any, use_legacy_format: bool = False) -> d
         if use_legacy_format:
             return {"class_name": name, "config": config}
         if _is_built_in(type(learning_rate_schedule)):
-            return _entry("keras.optimizers.schedules", name, config, None)
-        return _entry(None, name, config, name)
+            return entry("keras.optimizers.schedules", name, config, None)
+        return entry(None, name, config, name)
     if isinstance(learning_rate_schedule, Schedule):
         name = learning_rate_schedule.registered_name
-        return _entry("gradtx", name, to_config(learning_rate_schedule), f"gradtx>{name}")
+        return entry("gradtx", name, to_config(learning_rate_schedule), f"gradtx>{name}")
     raise TypeError(
         f"serialize: expected a LearningRateSchedule or a gradtx schedule, got {_shown(learning_rate_schedule)}"
     )
@@ -386,10 +386,6 @@ def _shown(thing: Any) -> str:
     )
 
 
-def _entry(module: str | None, name: str, config: dict[str, Any], registered_name: str | None) -> dict[str, Any]:
-    return {"module": module, "class_name": name, "config": config, "registered_name": registered_name}
-
-
 def deserialize(config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Any:
     """The schedule that `serialize`, Keras 3 or tf.keras wrote. Names are looked up; nothing is imported or executed.
 
@@ -402,13 +398,7 @@ def deserialize(config: Mapping[str, Any], custom_objects: Mapping[str, Any] | N
     >>> deserialize({"class_name": "CosineDecay", "config": {"initial_learning_rate": 0.1, "decay_steps": 100}})
     CosineDecay(0.1, 100)
     """
-    if not isinstance(config, Mapping):
-        raise TypeError(f"deserialize: expected a dict with class_name and config, got {describe(config)}")
-    if unknown := config.keys() - _KEYS:
-        raise ValueError(f"deserialize: unknown keys {_listed(unknown)}; a schedule has {_listed(_KEYS)}")
-    name, arguments = config.get("class_name"), config.get("config")
-    if not isinstance(name, str) or not isinstance(arguments, Mapping):
-        raise ValueError(f"deserialize: expected the name class_name and the dict config, got {dict(config)!r}")
+    name, arguments = checked(config, {"shared_object_id"})
     if config.get("module") == "gradtx" and name not in (custom_objects or {}):
         return _from_gradtx(arguments)
     cls = _find(name, config, custom_objects or {})
@@ -417,11 +407,8 @@ def deserialize(config: Mapping[str, Any], custom_objects: Mapping[str, Any] | N
 
 def _find(name: str, config: Mapping[str, Any], custom_objects: Mapping[str, Any]) -> Any:
     """The class of this name, of the user's or of Keras's."""
-    cls = custom_objects.get(config.get("registered_name") or name, custom_objects.get(name))
-    if cls is not None:
-        if not isinstance(cls, type) or not hasattr(cls, "from_config"):
-            raise TypeError(f"deserialize: custom_objects[{name!r}] must be a class with from_config, got {cls!r}")
-        return cls
+    if own := own_class("deserialize", name, config.get("registered_name"), custom_objects):
+        return own
     module = config.get("module")
     if name in _BUILT_IN and (module is None or str(module).split(".")[0] in _OURS):
         return _BUILT_IN[name]

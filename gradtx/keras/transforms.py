@@ -1,7 +1,7 @@
 """What Keras's optimizers do around and between the transformations that there are: the rest of their chains."""
 
 import re
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +14,17 @@ from gradtx.core.compose import Container, Inner, chain
 from gradtx.core.hyperparams import Flag, Fraction, NonNegative, NonNegativeInt, PositiveInt, Rate, is_schedule
 from gradtx.core.run import init_stage, update_stage
 from gradtx.core.transformation import Transformation
-from gradtx.core.tree import Tree
+from gradtx.core.tree import Tree, choose
 from gradtx.masks.masks import Mask, check_mask, mask_leaves
 from gradtx.masks.rules import LeafRule
 from gradtx.schedules.base import AnySchedule, Count, Schedule, value_of
 from gradtx.schedules.basic import inverse_time_decay
 from gradtx.wrappers.common import copy
+from gradtx.wrappers.finite import DynamicLossScaleState, dynamic_loss_scale
 
 __all__ = [
     "KerasEmaState",
+    "count_skipped",
     "counting_from",
     "decay_first",
     "excluding",
@@ -214,6 +216,47 @@ def set_counters(state: Any, count: Any, window: int = 1) -> Any:
         return steps
 
     return jax.tree_util.tree_map_with_path(renew, state)
+
+
+class count_skipped(Container, name="keras.count_skipped"):
+    """Let the gradients that a loss scale leaves out count all the same: schedules and bias corrections go on.
+
+    So it is in tf.keras, where a step that does nothing is a step.
+    """
+
+    State = DynamicLossScaleState
+
+    inner: Inner
+    "A `dynamic_loss_scale` with the optimizer in it."
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls(dynamic_loss_scale.example())
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.inner, dynamic_loss_scale):
+            raise TypeError(f"count_skipped: inner must be a dynamic_loss_scale, got {self.inner!r}")
+
+    def init_fn(self, params: Tree) -> DynamicLossScaleState:
+        return self.inner.init_fn(params)
+
+    def update_fn(
+        self, updates: Tree, state: DynamicLossScaleState, params: Tree = None, **extra: Any
+    ) -> tuple[Tree, DynamicLossScaleState]:
+        new, after = update_stage(self.inner, updates, state, params, extra)
+        skipped = after.total_notfinite != state.total_notfinite
+        return new, after._replace(inner_state=choose(skipped, _counted_on(after.inner_state), after.inner_state))
+
+
+def _counted_on(state: Any) -> Any:
+    """The state with its counters one further, and nothing else."""
+
+    def step(path: tuple[Any, ...], leaf: Any) -> Any:
+        is_counter = bool(path) and getattr(path[-1], "name", "") in COUNTERS
+        return numerics.increment(leaf) if is_counter else leaf
+
+    return jax.tree_util.tree_map_with_path(step, state)
 
 
 class schedule_with_decay(Schedule, name="keras.schedule_with_decay"):

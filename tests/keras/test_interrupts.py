@@ -10,7 +10,7 @@ import pytest
 from gradtx.keras import optimizers as keras3
 from gradtx.keras.engine.interrupts import uninterrupted
 from gradtx.keras.engine.optimizer import Facade
-from gradtx.keras.engine.step import Program
+from gradtx.keras.engine.program import Program
 from gradtx.keras.engine.variable import Variable
 from gradtx.keras.keras2 import optimizers as keras2
 from gradtx.keras.tf_keras import optimizers as tf_keras

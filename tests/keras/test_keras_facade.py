@@ -463,7 +463,7 @@ def squares_of_leaves(tree: Any) -> Any:
 def test_the_state_is_donated(generation, name):
     """What was the state before is gone, and its memory used for the new; `opt.state` is a copy, and stays."""
     opt, start = running(generation, name)
-    old, kept = jax.tree_util.tree_leaves_with_path(opt._state), jax.tree.leaves(opt.state)
+    old, kept = jax.tree_util.tree_leaves_with_path(opt.keeper.state), jax.tree.leaves(opt.state)
     opt.apply(numbers(4), start)
     left = {jax.tree_util.keystr(path).rpartition(".")[2] for path, leaf in old if not leaf.is_deleted()}
     assert left <= {"learning_rate"}  # told, not read: no input of the program

@@ -3,6 +3,7 @@
 import copy
 import functools
 import gc
+import inspect
 import pickle
 import weakref
 
@@ -15,6 +16,7 @@ import pytest
 
 from gradtx.keras import load_optimizer, schedules
 from gradtx.keras import optimizers as keras3
+from gradtx.keras.engine.optimizer import Facade
 from gradtx.keras.engine.variable import Variable
 from gradtx.keras.keras2 import optimizers as keras2
 from gradtx.keras.optimizers import SGD, Adam, AdamW, Ftrl, Muon, Nadam, Optimizer
@@ -343,6 +345,34 @@ def test_losses_and_what_they_hold_are_let_go():
     del data
     gc.collect()
     assert reference() is None
+
+
+@pytest.mark.parametrize("make", [lambda: Adam(0.1), Momentum], ids=["Adam", "derived"])
+def test_programs_stay_with_their_optimizer(make):
+    """A copy has none, and makes its own; the optimizer goes on with those that it has."""
+    opt, p = make(), params()
+    for _ in range(2):
+        p = opt.minimize(loss, p)
+    twins = [copy.deepcopy(opt), pickle.loads(pickle.dumps(opt))]
+    with helpers.compilations() as counted:
+        q = opt.minimize(loss, p)
+    assert counted == [0]
+    for twin in twins:
+        same(twin.minimize(loss, p), q)
+
+
+def test_the_base_of_all_is_smaller_than_that_of_keras():
+    """In methods and properties, of which Keras's has 46; and no class stands deeper than on the seventh level."""
+    kinds = property, classmethod, staticmethod
+    own = [name for name, value in vars(Facade).items() if inspect.isfunction(value) or isinstance(value, kinds)]
+    assert len(own) < 46
+    waiting, depths = [Facade], []
+    while waiting:
+        cls = waiting.pop()
+        waiting += cls.__subclasses__()
+        if cls.__module__.startswith("gradtx."):
+            depths.append(len(cls.__mro__) - 1)
+    assert max(depths) <= 7
 
 
 # One's own.

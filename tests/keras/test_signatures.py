@@ -81,5 +81,7 @@ def test_help_shows_what_users_call():
     page = pydoc.plain(pydoc.render_doc(keras3.Adam))
     assert "beta_1: " in page.split("Method resolution order")[0]
     assert {"apply", "get_config", "learning_rate", "minimize", "set_weights", "variables"} <= {*dir(keras3.Adam)}
-    assert not {"chain", "compose", "dialect", "header", "slot_weights", "weight_list"} & {*dir(keras3.Adam)}
+    engine = {"around", "chain", "compose", "dialect", "keeper", "lenses", "parts", "slot_weights", "weight_list"}
+    assert not engine & {*dir(keras3.Adam), *dir(keras3.MultiOptimizer)}
+    assert "optimizers" in dir(keras3.MultiOptimizer)
     assert len(page.splitlines()) < 200

@@ -32,11 +32,12 @@ from gradtx.core.spec import Spec
 from gradtx.core.transformation import GradientTransformation, Transformation
 from gradtx.core.tree import Tree, find
 from gradtx.keras import optimizers
-from gradtx.keras.engine.derived import UpdateStep
-from gradtx.keras.engine.modern import Modern, snake_case
+from gradtx.keras.engine.derived import UpdateStep, built_for
+from gradtx.keras.engine.dialect import snake_case
+from gradtx.keras.engine.modern import Modern
 from gradtx.keras.engine.optimizer import Facade
 from gradtx.keras.engine.rate import takes_nothing
-from gradtx.keras.engine.step import skipping
+from gradtx.keras.engine.subsets import skipping
 from gradtx.keras.engine.variable import unique
 from gradtx.keras.holders.holder import Holder
 from gradtx.keras.holders.multi import MultiOptimizer
@@ -556,7 +557,7 @@ class _Adapter(KerasOptimizer):
         if not variables:  # as Keras builds it when it reads `.h5` files
             return _Slots(self, self._rate.tx, {})
         params = {path: variable.value for path, variable in variables.items()}
-        tx, _ = _unwrapped(_keras(), self._derived.built_for(params), None)
+        tx, _ = _unwrapped(_keras(), built_for(self._derived, params), None)
         self._rate = _rate_of(tx)
         return _Slots(self, tx, dict(variables))
 
@@ -876,7 +877,7 @@ def _unwrapped(keras: Any, facade: Facade, learning_rate: Any) -> tuple[Any, Any
     Of those of Keras 3 only the update itself: clipping, decay and averages are the real Keras's business. A rate under
     Keras 2's `decay` is given as a schedule of which the rate at the start can be told, and set.
     """
-    given = facade._rate.value
+    given = facade.given_rate.value
     decays = bool(getattr(facade, "decay", 0.0)) and not is_schedule(given) and not takes_nothing(given)
     if not isinstance(facade, Modern):
         settable = facade.compose(constant_schedule(given)) if decays else None

@@ -12,10 +12,10 @@ from gradtx.core.hyperparams import Flag, NonNegative, Rate
 from gradtx.core.tree import Tree
 from gradtx.keras.engine.dialect import Dialect
 from gradtx.keras.engine.optimizer import Facade
-from gradtx.keras.engine.weights import Weight
+from gradtx.keras.engine.weights import Weight, Zeros, of_slots
 from gradtx.transforms.clipping import clip, clip_by_global_norm
 
-__all__ = ["Classic", "momentum_product", "unsaved_product", "unused_maxima"]
+__all__ = ["NADAMS_PRODUCT", "Classic", "momentum_product", "with_unused_maxima"]
 
 
 class Classic(Facade, abstract=True, kw_only=True):
@@ -85,19 +85,15 @@ class Classic(Facade, abstract=True, kw_only=True):
         return {weight: momentum_product(self, int(steps) + self.first_count) for weight in products}
 
 
-def unsaved_product(self: Any) -> Iterator[Weight]:
-    """Nadam's product of momenta, which early generations forgot to save."""
-    yield Weight("Nadam/m_schedule:0", "mu_product", "*", forgotten=True)
+NADAMS_PRODUCT = Weight("Nadam/m_schedule:0", "mu_product", "*")
+"Nadam's product of momenta."
 
 
-def unused_maxima(self: Any) -> Iterator[Weight]:
-    """One zero for each variable, which Keras 2's Adam has since 2.1.3 where it does not keep the largest v."""
-    for variable in self._shapes if not self.amsgrad else ():
-        yield Weight(self.slot_name("vhat", variable), "", variable, derived=_one_zero, is_recent=True)
-
-
-def _one_zero(state: Any, variable: str) -> Array:
-    return jnp.zeros(1)
+def with_unused_maxima(self: Any) -> Iterator[Weight]:
+    """The slots; and one zero for each variable, as Keras 2's Adam has since 2.1.3 where it keeps no largest v."""
+    yield from of_slots(self, self.slots)
+    for variable in self.keeper.shapes if not self.amsgrad else ():
+        yield Weight(self.slot_name("vhat", variable), "", variable, derived=Zeros((1,)), is_recent=True)
 
 
 def momentum_product(opt: Any, steps: int) -> Array:

@@ -8,55 +8,46 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
-from gradtx.core.documentation import TypeName, declared_fields, kind_name
+from gradtx.core.documentation import TypeName, constructor, declared_fields, kind_name
 from gradtx.core.hyperparams import Boolean, Integer, Kind, Optional, Real
 
-__all__ = ["Documentation", "Signature", "argument_meanings"]
+__all__ = ["argument_meanings", "documentation", "signature"]
 
 
-class Signature:
-    """Stands for `__signature__` of a class: its arguments as a person writes them, `(learning_rate: Rate = 0.01)`."""
-
-    def __get__(self, instance: Any, cls: Any) -> inspect.Signature:
-        if not hasattr(cls.__init__, "takes_fields"):
-            return inspect.Signature(list(inspect.signature(cls.__init__).parameters.values())[1:])
-        keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        return inspect.Signature(
-            [
-                inspect.Parameter(name, keyword, default=default, annotation=TypeName(kind_name(kind, cls)))
-                for name, (kind, default) in cls.fields().items()
-            ]
-        )
-
-
-class Documentation:
-    """Stands for `__doc__` of a class: what it does, then its arguments with meaning, bounds and default."""
-
-    def __init__(self, own: str | None) -> None:
-        self.own = own
-
-    def __get__(self, instance: Any, cls: Any) -> str | None:
-        text = self.own or next((doc.own for doc in _others(cls) if doc.own), None)
-        if text is None or not hasattr(cls.__init__, "takes_fields"):
-            return text
-        meanings = argument_meanings(cls)
-        lines = [
-            textwrap.fill(
-                f"{name}: {meanings.get(_declared(name), '')} {_bounds(field.kind)}; {_default(field.default)}.",
-                width=100,
-                initial_indent="    ",
-                subsequent_indent="        ",
-                break_on_hyphens=False,
-            )
-            for name, field in cls.fields().items()
+def signature(cls: Any) -> inspect.Signature:
+    """The arguments of a class as a person writes them, `(learning_rate: Rate = 0.01)`."""
+    if not hasattr(cls.__init__, "takes_fields"):
+        return constructor(cls)
+    keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Signature(
+        [
+            inspect.Parameter(name, keyword, default=default, annotation=TypeName(kind_name(kind, cls)))
+            for name, (kind, default) in cls.fields().items()
         ]
-        return "\n".join([inspect.cleandoc(text), "", "Arguments:", *lines])
+    )
 
 
-def _others(cls: Any) -> list[Documentation]:
-    """Those of the classes that it is derived from: first of those that can be made, then of abstract ones."""
-    bases = sorted(cls.__mro__[1:], key=lambda base: getattr(base, "_abstract", True))
-    return [vars(base)["__doc__"] for base in bases if isinstance(vars(base).get("__doc__"), Documentation)]
+def documentation(cls: Any) -> str | None:
+    """What a class does, then its arguments with meaning, bounds and default; of a user's, what the user wrote."""
+    own = vars(cls).get("__doc__")
+    if not cls.__module__.startswith("gradtx."):
+        return own
+    bases = sorted(cls.__mro__[1:-1], key=lambda base: base._abstract)  # first those that can be made
+    text = own or next((text for base in bases if (text := vars(base).get("__doc__"))), None)
+    if text is None or not hasattr(cls.__init__, "takes_fields"):
+        return text
+    meanings = argument_meanings(cls)
+    lines = [
+        textwrap.fill(
+            f"{name}: {meanings.get(_declared(name), '')} {_bounds(field.kind)}; {_default(field.default)}.",
+            width=100,
+            initial_indent="    ",
+            subsequent_indent="        ",
+            break_on_hyphens=False,
+        )
+        for name, field in cls.fields().items()
+    ]
+    return "\n".join([inspect.cleandoc(text), "", "Arguments:", *lines])
 
 
 def _declared(name: str) -> str:

@@ -1,11 +1,26 @@
 """What distinguishes one Keras generation from another, as data: names, order of clipping, counters, configs, files."""
 
+import re
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from gradtx.core.transformation import Transformation
 
-__all__ = ["Dialect"]
+__all__ = ["Dialect", "snake_case"]
+
+
+def snake_case(name: str) -> str:
+    """`RMSprop` becomes `rm_sprop`, as in Keras.
+
+    >>> snake_case("ScheduleFreeAdamW")
+    'schedule_free_adam_w'
+    """
+    return re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)).lower()
+
+
+def _nameless(cls: str) -> str | None:
+    """The name of an optimizer to which none was given, where there is none."""
+    return None
 
 
 class Dialect(NamedTuple):
@@ -17,8 +32,12 @@ class Dialect(NamedTuple):
 
     generation: str = ""
     "What files call it; nothing, if any may have written it."
-    counter: str = "iterations"
-    "The name of the counter among the weights."
+    module: str = ""
+    "The module whose `serialize` and `deserialize` write and read optimizers that others hold."
+    default_name: Callable[[str], str | None] = _nameless
+    "What an optimizer is called to which no name was given: a function of the name of its class."
+    counter: str | None = "iterations"
+    "The name of the counter among the weights, if it comes first of them."
     count_dtype: Any = None
     "The dtype of the counter among the weights; `None` is ours, int32."
     rate: str | None = None
@@ -33,3 +52,11 @@ class Dialect(NamedTuple):
     "Whether the running mean starts from the parameters after the first update, or before it."
     legacy_format: bool = True
     "Whether configs say `{class_name, config}` of what is inside, as before Keras 3."
+
+    def called(self, opt: Any, template: str, **parts: str) -> str:
+        """A name of the generation, for an optimizer, from one of its templates."""
+        return template.format(cls=type(opt).__name__, name=vars(opt).get("name"), **parts)
+
+    def slot_of(self, opt: Any, slot: str, variable: str) -> str:
+        """What the generation calls the slot of a variable."""
+        return self.called(opt, self.slot, slot=slot, variable=variable, flat=variable.replace("/", "_"))

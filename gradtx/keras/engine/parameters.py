@@ -130,7 +130,9 @@ class Parameters:
                 f"got {jax.tree.structure(grads)}"
             ) from None
         for i, (grad, value) in enumerate(zip(each, given.values, strict=True)):
-            if grad is None or (isinstance(grad, jax.Array) and _is_strong(grad.aval, value.aval.shape)):
+            if grad is None:
+                continue
+            if isinstance(grad, jax.Array) and grad.aval.shape == value.aval.shape and not grad.aval.weak_type:
                 continue
             refuse_swapped(self.owner, each, given, self.variables)
             each[i] = self._gradient(given.names[i], grad, value)
@@ -145,11 +147,6 @@ class Parameters:
                 f"got {check.describe(grad)}"
             )
         return array(grad)
-
-
-def _is_strong(aval: Any, shape: tuple[int, ...]) -> bool:
-    """Whether it is of this shape and of a strong type."""
-    return aval.shape == shape and not aval.weak_type
 
 
 def _as_container(grads: Tree, treedef: Any) -> Tree:
@@ -202,5 +199,5 @@ def refuse_tracers(owner: str, *arrays: Iterable[Any]) -> None:
 
 def projections(names: Sequence[str], leaves: Sequence[Any]) -> tuple[tuple[str, Callable[..., Any]], ...]:
     """What variables want to be projected onto after each step, by their names."""
-    held = [(name, getattr(leaf, "constraint", None)) for name, leaf in zip(names, leaves, strict=True)]
-    return tuple((name, constraint) for name, constraint in held if constraint is not None)
+    wanted: Iterable[Any] = map(getattr, leaves, itertools.repeat("constraint"), itertools.repeat(None))
+    return tuple([pair for pair in zip(names, wanted, strict=True) if pair[1] is not None])

@@ -1,6 +1,10 @@
-"""The learning rate of an optimizer: what was given for it, what a step uses, and what users see and set."""
+"""The learning rate of an optimizer: what was given for it, what a step uses, and what users see and set.
+
+Of an optimizer that holds others it is theirs.
+"""
 
 import inspect
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +16,7 @@ from gradtx.core.spec import Spec
 from gradtx.keras.engine.table import converted
 from gradtx.keras.engine.variable import is_variable
 
-__all__ = ["GivenRate", "takes_nothing"]
+__all__ = ["GivenRate", "Rates", "takes_nothing"]
 
 RATE = kind_of(Rate)
 LARGEST = float(np.finfo(np.float32).max)
@@ -32,8 +36,10 @@ class GivenRate:
             value = self.checked(value.value if is_variable(value) else value)
         self.value, self._is_asked = value, takes_nothing(value)
 
-    def in_use(self) -> Any:
-        """What the chain is made with: a number, or a schedule."""
+    def in_use(self, found: Any = None) -> Any:
+        """What the chain is made with: a number, or a schedule; or what was found among weights, if anything was."""
+        if found is not None:
+            return found
         return float(self.checked(self.value())) if self._is_asked else self.value
 
     def after(self, steps: int) -> float:
@@ -66,6 +72,43 @@ class GivenRate:
         """Go on with the one that was among weights; 0.1 stays 0.1, and does not become its float32."""
         if rate is not None and np.float32(rate) != np.float32(self.value):
             self.set(float(rate))
+
+
+class Rates:
+    """The learning rates of the optimizers that another one holds, in their order: a tuple wherever one has a rate."""
+
+    def __init__(self, owner: str, each: Sequence[Any]) -> None:
+        """`owner` is the class of the other one, which messages name."""
+        self.owner, self.each = owner, each
+
+    def in_use(self, found: Any = None) -> tuple[Any, ...]:
+        """What their chains are made with."""
+        return tuple(rate.in_use(own) for rate, own in self._with(found))
+
+    def after(self, steps: int) -> float:
+        """There is not one."""
+        raise AttributeError(f"{self.owner} has no learning rate of its own: see those of opt.optimizers")
+
+    def set(self, value: Any) -> None:
+        """There is not one."""
+        raise AttributeError(f"{self.owner} has no learning rate of its own: set those of opt.optimizers")
+
+    def beside(self) -> tuple[Any, ...]:
+        """What stands for them beside a state."""
+        return tuple(rate.beside() for rate in self.each)
+
+    def check(self, found: Any) -> None:
+        """Refuse what was among weights and is no rate."""
+        for rate, own in self._with(found):
+            rate.check(own)
+
+    def take(self, found: Any) -> None:
+        """Go on with those that were among weights."""
+        for rate, own in self._with(found):
+            rate.take(own)
+
+    def _with(self, found: Any) -> Iterator[tuple[Any, Any]]:
+        return zip(self.each, found or [None] * len(self.each), strict=True)
 
 
 def takes_nothing(function: Any) -> bool:

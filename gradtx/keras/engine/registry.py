@@ -5,12 +5,13 @@ from typing import Any
 
 from gradtx.core.check import describe
 from gradtx.core.registry import closest
+from gradtx.keras.engine.config import checked, entry, own_class
 from gradtx.keras.engine.optimizer import Facade
 
 __all__ = ["Identifiers"]
 
-_KEYS = {"class_name", "config", "module", "registered_name", "build_config", "compile_config", "shared_object_id"}
-"What Keras writes about an object; only the first two say what it is."
+_KEYS = {"build_config", "compile_config", "shared_object_id"}
+"What Keras writes about optimizers besides; it changes nothing."
 
 
 class Identifiers:
@@ -19,8 +20,7 @@ class Identifiers:
         identifiers = Identifiers("Keras 3", [SGD, Adam, LossScaleOptimizer], module="keras.optimizers")
         get, serialize, deserialize = identifiers.get, identifiers.serialize, identifiers.deserialize
 
-    Classes that hold other optimizers have an attribute `identifiers`, and are given these: in their configs are those
-    of others. Names are looked up in the table of classes; nothing is imported or executed.
+    Names are looked up in the table of classes; nothing is imported or executed.
     """
 
     def __init__(
@@ -32,9 +32,6 @@ class Identifiers:
         """
         self.generation, self.module, self.ignored = generation, module, frozenset(ignored)
         self.classes = {cls.__name__: cls for cls in classes}
-        for cls in self.classes.values():
-            if hasattr(cls, "identifiers"):
-                cls.identifiers = self  # pyright: ignore[reportAttributeAccessIssue]
 
     def get(self, identifier: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
         """The optimizer of a name, in whatever case, or of a config; an optimizer passes through.
@@ -83,7 +80,7 @@ class Identifiers:
         if self.module is None:
             return {"class_name": name, "config": config}
         module, registered_name = (self.module, None) if is_built_in else (None, name)
-        return {"module": module, "class_name": name, "config": config, "registered_name": registered_name}
+        return entry(module, name, config, registered_name)
 
     def deserialize(self, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Any:
         """The optimizer of a config that `serialize` or Keras wrote.
@@ -94,13 +91,7 @@ class Identifiers:
             ValueError: an unknown class or key, or settings that the optimizer refuses.
             TypeError: not a config.
         """
-        if not isinstance(config, Mapping):
-            raise TypeError(f"deserialize: expected a dict with class_name and config, got {describe(config)}")
-        if unknown := config.keys() - _KEYS:
-            raise ValueError(f"deserialize: unknown keys {', '.join(sorted(map(str, unknown)))}")
-        name, settings = config.get("class_name"), config.get("config")
-        if not isinstance(name, str) or not isinstance(settings, Mapping):
-            raise ValueError(f"deserialize: expected the name class_name and the dict config, got {dict(config)!r}")
+        name, settings = checked(config, _KEYS)
         custom_objects = custom_objects or {}
         cls = self._found("deserialize", name, config.get("registered_name") or name, custom_objects)
         if cls not in self.classes.values():
@@ -111,10 +102,7 @@ class Identifiers:
 
     def _found(self, where: str, name: str, registered: str, custom_objects: Mapping[str, Any]) -> Any:
         """The class of this name: one of the user's, or one of the generation's."""
-        cls = custom_objects.get(registered, custom_objects.get(name))
-        if cls is not None:
-            if not isinstance(cls, type) or not hasattr(cls, "from_config"):
-                raise TypeError(f"{where}: custom_objects[{name!r}] must be a class with from_config, got {cls!r}")
+        if cls := own_class(where, name, registered, custom_objects):
             return cls
         known = {_plain(own): own for own in self.classes}
         if _plain(name) in known:

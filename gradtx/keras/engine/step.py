@@ -1,197 +1,124 @@
-"""A step as a compiled program.
+"""A step of an optimizer: recognise what is given, run the compiled program, go on from the state that it gives."""
 
-The transformation is an argument of it, as a pytree: what differs only in the learning rate shares a program, and so do
-equal optimizers. The state is donated.
-"""
-
-import functools
-import types
-import weakref
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+import itertools
+import operator
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core.apply import apply_updates
-from gradtx.core.spec import Spec
-from gradtx.core.transformation import Transformation
+from gradtx.core import check
 from gradtx.core.tree import Tree
-from gradtx.keras.engine.home import OptimizerState
-from gradtx.keras.transforms import keras_ema
-from gradtx.masks.hiding import MaskedNode, is_hidden
-from gradtx.states.fields import get_all_with_path, replace
+from gradtx.keras.engine.interrupts import uninterrupted
+from gradtx.keras.engine.keeper import programs, required_state, running
+from gradtx.keras.engine.parameters import Parameters, present, projections, refuse_swapped, refuse_tracers
+from gradtx.keras.engine.program import Program, step_once
+from gradtx.keras.engine.rate import takes_nothing
+from gradtx.keras.engine.state import OptimizerState
+from gradtx.keras.engine.variable import Variables, is_variable
+from gradtx.keras.engine.weights import innermost, matched, read, written
 
-__all__ = ["Program", "step_once"]
-
-Constraints = tuple[tuple[str, Callable[[Any], Any]], ...]
-
-
-class _Counting(Protocol):
-    """What an optimizer's class says of a step."""
-
-    @classmethod
-    def advanced(cls, iterations: Array, old: Any, new: Any) -> Array:
-        """The counter after an update of the chain's state from `old` to `new`."""
-        ...
-
-    @classmethod
-    def scaled_loss(cls, inner_state: Any, loss: Any) -> Any:
-        """The loss to differentiate."""
-        ...
+__all__ = ["apply", "gradients", "minimize", "stateless_apply"]
 
 
-def step_once(
-    tx: Transformation,
-    state: OptimizerState,
-    grads: Mapping[str, Any],
-    params: dict[str, Any],
-    constraints: Constraints,
-    cls: type[_Counting],
-) -> tuple[dict[str, Any], OptimizerState]:
-    """The new parameters and state. Some parameters may have no gradient; then they, and their state, stay."""
-    if missing := params.keys() - grads.keys():
-        tx = skipping(tx, [name for name in params if name not in missing])
-        grads = {name: jnp.zeros_like(param) if name in missing else grads[name] for name, param in params.items()}
-    updates, inner_state = tx.update(grads, state.inner_state, params)
-    new = apply_updates(params, updates)
-    for name, constraint in constraints:
-        new[name] = jnp.asarray(constraint(new[name])).astype(new[name].dtype)
-    iterations = cls.advanced(state.iterations, state.inner_state, inner_state)
-    return new, OptimizerState(iterations, inner_state)
+def apply(opt: Any, grads: Tree, params: Tree) -> Any:
+    """One step along gradients; some may be `None`. Arrays are handed back, variables assigned."""
+    keeper, where = opt.keeper, type(opt).__name__
+    params = _required_variables(opt) if params is None else params
+    grads = list(grads) if hasattr(grads, "__next__") else grads
+    if keeper.known is None:  # before it is built for gradients
+        refuse_swapped(where, jax.tree.leaves(grads, is_leaf=is_variable), Variables.of(params), None)
+    known, given = recognised(opt, params)
+    found = known.gradients(grads, given)
+    refuse_tracers(where, given.values, found.values())
+    if any(map(operator.is_, found.values(), itertools.repeat(None))):
+        found = present(where, found)
+        missing = ", ".join(name for name in given.names if name not in found)
+        warnings.warn(f"{where}: no gradients for {missing}; they stay as they are", stacklevel=3)
+    tx, state = running(opt), required_state(opt, "apply")
+    values = {**known.others(given.names), **dict(zip(given.names, given.values, strict=True))}
+    held = projections(given.names, given.leaves) if given.are_assignable else ()
+    constraints = tuple([pair for pair in held if pair[0] in found]) if held else ()
+    args = tx, state, found, values, constraints, type(opt).rules
+    return _exchanged(opt, (keeper.programs or programs(opt)).step, args, state, given)
 
 
-def _minimize_once(
-    loss: Callable[[], Callable[..., Any]],
-    tx: Transformation,
-    factor: float,
-    treedef: Any,
-    names: tuple[str, ...],
-    state: OptimizerState,
-    params: dict[str, Any],
-    batch: tuple[Any, ...],
-    constraints: Constraints,
-    cls: type[_Counting],
-) -> tuple[dict[str, Any], OptimizerState]:
-    """A step down the gradient of a loss, which is multiplied by what the gradients will be divided by."""
-
-    def scaled(params: dict[str, Any]) -> Any:
-        value = loss()(treedef.unflatten([params[name] for name in names]), *batch)
-        return cls.scaled_loss(state.inner_state, value * factor if factor != 1 else value)
-
-    return step_once(tx, state, jax.grad(scaled)(params), params, constraints, cls)
+def minimize(opt: Any, loss: Callable[..., Any], params: Tree, batch: tuple[Any, ...], constraints: Any) -> Any:
+    """One step down the gradient of a loss: gradient and update in one program."""
+    where = type(opt).__name__
+    params = _required_variables(opt) if params is None else params
+    _check_loss(where, "minimize(loss, params, *batch)", loss)
+    _, given = recognised(opt, params)
+    refuse_tracers(where, given.values)
+    tx, state = running(opt), required_state(opt, "minimize")
+    values = dict(zip(given.names, given.values, strict=True))
+    if unknown := [name for name in constraints or () if name not in values]:
+        raise ValueError(f"constraints: no variable {unknown[0]!r}; there are {', '.join(values)}")
+    held = projections(given.names, given.leaves) if given.are_assignable else ()
+    held = (*held, *constraints.items()) if constraints else held
+    args = tx, opt.loss_scale(), given.treedef, tuple(values), state, values, batch, held, type(opt).rules
+    return _exchanged(opt, programs(opt).minimize(loss), args, state, given)
 
 
-class Program:
-    """A compiled function, of which another copy, with a cache of its own, can be made."""
+def _exchanged(opt: Any, program: Program, args: tuple[Any, ...], state: OptimizerState, given: Variables) -> Any:
+    """Run a step, go on from the state that it gives, and hand back the new parameters: all of it, or nothing."""
+    keeper = opt.keeper
 
-    def __init__(self, function: Callable[..., Any], static: tuple[str, ...], donated: tuple[str, ...]) -> None:
-        self.function, self.static, self.donated = function, static, donated
-        self.compiled = jax.jit(function, static_argnames=static, donate_argnames=donated)
+    def exchange() -> Any:
+        new, keeper.state = program(*args)
+        return given.handed_back(list(map(new.__getitem__, given.names)))
 
-    def __call__(self, *args: Any) -> Any:
-        return self.compiled(*args)
-
-    def undonated(self) -> "Program":
-        """Another one, that leaves the state it is given intact."""
-        return Program(functools.partial(self.function), self.static, ())
+    return uninterrupted(exchange, state if program.donated else None)
 
 
-step = Program(step_once, ("constraints", "cls"), ("state",))
+def gradients(opt: Any, loss: Callable[..., Any], params: Tree, *batch: Any) -> Tree:
+    """The gradients of `loss(params, *batch)`, a function."""
+    variables = Variables.of(params)
+    _check_loss(type(opt).__name__, "get_gradients(loss, params, *batch)", loss)
+    return programs(opt).gradient(loss)(variables.treedef.unflatten(variables.values), *batch)
 
 
-# Programs with a loss in them live as long as the loss: they, and JAX's caches, refer to it weakly.
+def stateless_apply(opt: Any, weights: Sequence[Any], grads: Tree, params: Tree) -> tuple[Tree, list[Array]]:
+    """The step as a pure function of the weights, which leaves the optimizer as it is."""
+    required_state(opt, "stateless_apply")
+    known, given = recognised(opt, params)
+    found = present(type(opt).__name__, known.gradients(grads, given))
+    running(opt)  # that the state have the form of the present settings
+    named = matched(opt, weights)
+    state, rate = written(opt, named, required_state(opt, "stateless_apply"))
+    tx = opt.compose(opt.given_rate.in_use(rate))
+    constraints = projections(known.names, known.variables or given.leaves)
+    values = dict(zip(given.names, given.values, strict=True))
+    new, state = step_once(tx, state, found, values, constraints, type(opt).rules)
+    listed = opt.weight_list()
+    after = zip(listed, read(listed, state, rate), strict=True)
+    own = [value if innermost(weight).added is None else named[weight] for weight, value in after]
+    return given.treedef.unflatten([new[name] for name in given.names]), own
 
 
-def minimize_program(loss: Callable[..., Any]) -> Program:
-    """The program of a step down the gradient of this loss."""
-    static = ("factor", "treedef", "names", "constraints", "cls")
-    return _by_loss(loss, "minimize", lambda ref: Program(functools.partial(_minimize_once, ref), static, ("state",)))
+def recognised(opt: Any, params: Tree) -> tuple[Parameters, Variables]:
+    """What it was built for, and what is given, under its names; builds on first use."""
+    if opt.keeper.known is None:
+        opt.build(params)
+    known: Any = opt.keeper.known
+    return known, known.recognised(params)
 
 
-def gradient_program(loss: Callable[..., Any]) -> Callable[..., Any]:
-    """The compiled gradient of this loss."""
-    return _by_loss(loss, "gradient", lambda ref: jax.jit(lambda params, *batch: jax.grad(ref())(params, *batch)))
+def _required_variables(opt: Any) -> Any:
+    known = opt.keeper.known
+    if known is None or known.variables is None:
+        raise ValueError(f"{type(opt).__name__}: which parameters? Arrays must be given at every step")
+    return known.variables
 
 
-_PROGRAMS: "weakref.WeakKeyDictionary[Any, dict[Any, Any]]" = weakref.WeakKeyDictionary()
-
-
-def _by_loss(loss: Callable[..., Any], kind: str, make: Callable[[Any], Any]) -> Any:
-    is_method = isinstance(loss, types.MethodType)
-    owner, key = (loss.__self__, (kind, loss.__func__)) if is_method else (loss, (kind, None))
-    try:
-        programs = _PROGRAMS.setdefault(owner, {})
-    except TypeError:  # what cannot be hashed or referred to weakly gets a program for the occasion
-        return make(lambda: loss)
-    if key not in programs:
-        programs[key] = make(weakref.WeakMethod(loss) if is_method else weakref.ref(loss))
-    return programs[key]
-
-
-def same_program(tx: Transformation, other: Any) -> bool:
-    """Whether two transformations differ in arrays only."""
-    return isinstance(tx, Spec) and isinstance(other, Spec) and jax.tree.structure(tx) == jax.tree.structure(other)
-
-
-# Parameters without a gradient.
-
-
-def skipping(tx: Transformation, active: Sequence[str]) -> Transformation:
-    """The transformation for some parameters only; but a running mean goes on for all of them, as in Keras."""
-    return tx.replace(inner=_Skipping(tx.inner, active)) if isinstance(tx, keras_ema) else _Skipping(tx, active)
-
-
-class _Skipping:
-    """A transformation that is shown some parameters only, and gives updates of 0 to the others."""
-
-    def __init__(self, inner: Transformation, active: Sequence[str]) -> None:
-        self.inner, self.active = inner, active
-
-    def init(self, params: Tree, /) -> Any:
-        return self.inner.init(params)
-
-    def update(self, updates: Tree, state: Any, params: Tree = None, /, **extra: Any) -> tuple[Tree, Any]:
-        every = list(params)
-        some_updates, some_params = ({name: tree[name] for name in self.active} for tree in (updates, params))
-        new, some_state = self.inner.update(some_updates, _cut(state, every, self.active), some_params, **extra)
-        state = _shared(_filled(some_state, state, self.active, every), self.active)
-        return {name: new[name] if name in new else jnp.zeros_like(updates[name]) for name in every}, state
-
-
-def _cut(state: Any, every: Sequence[str], active: Sequence[str]) -> Any:
-    """The state of some parameters."""
-
-    def cut(node: Any) -> Any:
-        return {name: node[name] for name in active} if mirrors(node, every) else node
-
-    return jax.tree.map(cut, state, is_leaf=lambda node: mirrors(node, every))
-
-
-def _filled(some: Any, whole: Any, active: Sequence[str], every: Sequence[str]) -> Any:
-    """The state `whole`, with what `some` says of some parameters and of what is not of parameters."""
-    fresh = iter(jax.tree.leaves(some, is_leaf=lambda node: mirrors(node, active)))
-
-    def fill(node: Any) -> Any:
-        following = next(fresh)
-        return {**node, **following} if mirrors(node, every) else following
-
-    return jax.tree.map(fill, whole, is_leaf=lambda node: mirrors(node, every))
-
-
-def _shared(state: Any, active: Sequence[str]) -> Any:
-    """Nadam's product of momenta is Keras's one number for all, here it is kept beside each."""
-    if not get_all_with_path(state, "mu_product"):
-        return state
-
-    def share(products: dict[str, Any]) -> dict[str, Any]:
-        moved = [products[name] for name in active if not is_hidden(products.get(name, MaskedNode()))]
-        return {name: own if is_hidden(own) or not moved else moved[0] for name, own in products.items()}
-
-    return replace(state, mu_product=share)
-
-
-def mirrors(node: Any, names: Sequence[str]) -> bool:
-    """Whether a part of a state is a tree like the parameters."""
-    return type(node) is dict and node.keys() == set(names)
+def _check_loss(name: str, call: str, loss: Any) -> None:
+    """Refuse what is no function of the parameters."""
+    if takes_nothing(loss):
+        raise TypeError(f"{name}.{call}: the loss must take the parameters, lambda params: ..., and this takes nothing")
+    if not callable(loss):
+        raise TypeError(
+            f"{name}.{call}: the loss must be a function of the parameters that gives a scalar, "
+            f"got {check.describe(loss)}; JAX has no graph in which to look for gradients of a value"
+        )

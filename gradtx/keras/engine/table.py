@@ -17,10 +17,11 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar,
 import jax
 import jax.core
 
-from gradtx.core.check import describe
+from gradtx.core import check
 from gradtx.core.hyperparams import Kind, NonNegative, Real, is_schedule, kind_of
 from gradtx.core.registry import did_you_mean
-from gradtx.keras.engine.describe import Documentation, Signature
+from gradtx.keras.engine import describe
+from gradtx.keras.engine.dialect import Dialect
 
 __all__ = ["REQUIRED", "Table", "private"]
 
@@ -50,7 +51,7 @@ class NameKind:
 
     def convert(self, where: str, value: Any) -> str | None:
         if value is not None and not (isinstance(value, str) and value):
-            raise TypeError(f"{where} must be a string that is not empty, got {describe(value)}")
+            raise TypeError(f"{where} must be a string that is not empty, got {check.describe(value)}")
         return value
 
 
@@ -71,6 +72,8 @@ class EpsilonKind:
 Epsilon = Annotated[Any, EpsilonKind()]
 "Added to a denominator; `None` is 1e-7."
 
+_ENGINE = "gradtx.keras.engine", "gradtx.keras.holders.holder"
+"The modules whose classes are not for users."
 _SPELLINGS = {"lr": "learning_rate", "learning_rate": "lr"}
 "Two names of one thing; each class has one of them, and takes both."
 _ELSEWHERE = {
@@ -88,7 +91,7 @@ def converted(where: str, kind: Kind, value: Any) -> Any:
     if isinstance(value, jax.core.Tracer):
         raise TypeError(f"{where} is traced: an optimizer is made, and changed, outside of jax.jit")
     if is_schedule(value) and isinstance(getattr(kind, "kind", kind), Real):
-        raise TypeError(f"{where} must be a number, got {describe(value)}")
+        raise TypeError(f"{where} must be a number, got {check.describe(value)}")
     value = kind.convert(where, value)
     return value.item() if isinstance(value, jax.Array) else value
 
@@ -96,11 +99,17 @@ def converted(where: str, kind: Kind, value: Any) -> Any:
 class _Shown(type):
     """The type of optimizer classes: `help` and completion show what users call, and leave out how the engine works."""
 
-    __doc__ = vars(type)["__doc__"]  # or `help` would find the docstring above in the place of a class's own
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        return describe.signature(cls)
+
+    @property
+    def __doc__(cls) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return describe.documentation(cls)
 
     def __dir__(cls) -> list[str]:
         names = {name for name in super().__dir__() if not name.startswith("_")}
-        engine = [base for base in cls.__mro__ if base.__module__.startswith("gradtx.keras.engine")]
+        engine = [base for base in cls.__mro__ if base.__module__.startswith(_ENGINE)]
         return sorted(names - {name for base in engine for name in vars(base)} | (names & {*cls.for_users}))  # pyright: ignore
 
 
@@ -111,6 +120,8 @@ class Table(metaclass=_Shown):
     for_users: ClassVar[tuple[str, ...]] = ("from_config", "get_config")
     "The methods of the engine that `help` and completion show."
 
+    dialect: ClassVar[Dialect] = Dialect()
+    "The ways of its generation."
     rate_name: ClassVar[str] = "learning_rate"
     "What the generation calls the learning rate; tables declare it as `learning_rate`, and users may say either."
     positional: ClassVar[tuple[str, ...]] = ()
@@ -123,7 +134,6 @@ class Table(metaclass=_Shown):
     "Other names of arguments."
     unknown_argument: ClassVar[type[Exception]] = TypeError
     "What an argument that does not exist raises."
-    __signature__: ClassVar[Any] = Signature()
 
     _defaults: ClassVar[dict[str, Any]] = {}
     _abstract: ClassVar[bool] = True
@@ -140,15 +150,13 @@ class Table(metaclass=_Shown):
         cls._defaults = {name: vars(cls)[name] for name in declared if name in vars(cls)}
         for name in cls._defaults:  # properties of a base class shall be seen, not these
             delattr(cls, name)
-        if cls.__module__.startswith("gradtx."):
-            setattr(cls, "__doc__", Documentation(vars(cls).get("__doc__")))  # noqa: B010
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         given = _bound(type(self), args, kwargs)
         for name, field in self.fields().items():
             value = given.get(name, field.default)
             if name == "name" and value is None:
-                value = self.default_name()
+                value = self.dialect.default_name(type(self).__name__)
             if value is inspect.Parameter.empty:
                 raise TypeError(f"{type(self).__name__}: {name} is missing")
             setattr(self, name, value)
@@ -205,13 +213,9 @@ class Table(metaclass=_Shown):
     def _is_told(self, name: str, field: Field, value: Any) -> bool:
         if field.default is inspect.Parameter.empty:
             return True
-        default = self.default_name() if name == "name" and field.default is None else field.default
+        is_name = name == "name" and field.default is None
+        default = self.dialect.default_name(type(self).__name__) if is_name else field.default
         return value is not default and value != self.convert(name, field.kind, default)
-
-    @classmethod
-    def default_name(cls) -> str | None:
-        """What one without a name is called."""
-        return None
 
 
 def _annotations(cls: type) -> dict[str, Any]:

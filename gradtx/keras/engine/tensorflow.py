@@ -6,7 +6,8 @@ from typing import Any
 import jax
 
 from gradtx.core.tree import Tree
-from gradtx.keras.engine.optimizer import Facade, gradients
+from gradtx.keras.engine.optimizer import Facade
+from gradtx.keras.engine.step import gradients
 from gradtx.keras.engine.variable import Variables
 
 __all__ = ["InTensorFlow"]
@@ -57,5 +58,5 @@ class InTensorFlow(Facade, abstract=True):
 
     def compute_gradients(self, loss: Callable[..., Any], var_list: Tree, *batch: Any) -> list[tuple[Any, Any]]:
         """Pairs of a gradient of `loss(var_list, *batch)` and its variable, for `apply_gradients`."""
-        grads = gradients(type(self).__name__, loss, var_list, *batch)
+        grads = gradients(self, loss, var_list, *batch)
         return list(zip(jax.tree.leaves(grads), Variables.of(var_list).leaves, strict=True))

@@ -29,6 +29,8 @@ class Variable:
     Array([0.25, 2.25], dtype=float32)
     """
 
+    is_in_state = False  # of an optimizer, whose steps may change it
+
     def __init__(self, value: Any, name: str = "variable", constraint: Callable[[Any], Any] | None = None) -> None:
         self.value: Any = jnp.asarray(value)
         self.name = self.path = name

@@ -34,15 +34,15 @@ def load(opt: Any, path: str | os.PathLike[str], params: Tree) -> None:
     """
     saved = read_optimizer(path)
     _check(opt, path, saved)
-    before = [(one, dict(vars(one))) for one in _with_parts(opt)]
+    before = [(thing, dict(vars(thing))) for one in _with_parts(opt) for thing in (one, one.keeper)]
     try:
         if params is not None:
             opt.build(params)
         opt.set_weights(saved.weights)
     except BaseException:
-        for one, attributes in before:
-            vars(one).clear()
-            vars(one).update(attributes)
+        for thing, attributes in before:
+            vars(thing).clear()
+            vars(thing).update(attributes)
         raise
 
 

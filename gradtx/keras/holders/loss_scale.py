@@ -1,101 +1,63 @@
 """Optimizers with a loss scale, which keeps the gradients of float16 from vanishing: Keras 3's and tf.keras's."""
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.core
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from gradtx.core import dtypes, numerics
-from gradtx.core.compose import Container, Inner, chain
+from gradtx.core.compose import chain
 from gradtx.core.hyperparams import Flag, Positive, PositiveInt
-from gradtx.core.run import EmptyState, update_stage
 from gradtx.core.transformation import Transformation
-from gradtx.core.tree import Tree, choose
-from gradtx.keras.engine.dialect import Dialect
-from gradtx.keras.engine.home import Home, Lens, OptimizerState
-from gradtx.keras.engine.modern import snake_case
+from gradtx.core.tree import Tree
+from gradtx.keras.engine.dialect import Dialect, snake_case
+from gradtx.keras.engine.modern import Modern
 from gradtx.keras.engine.optimizer import Facade
+from gradtx.keras.engine.program import Rules
+from gradtx.keras.engine.state import OptimizerState
 from gradtx.keras.engine.table import Name
 from gradtx.keras.engine.variable import Variables
-from gradtx.keras.engine.weights import Weight
-from gradtx.keras.holders.holder import Held, Holder, no_counter, no_rate
-from gradtx.keras.transforms import COUNTERS
+from gradtx.keras.engine.weights import Weight, Zeros
+from gradtx.keras.holders.holder import Held, Holder
+from gradtx.keras.transforms import count_skipped
 from gradtx.transforms.scaling import scale
 from gradtx.wrappers.finite import DynamicLossScaleState, dynamic_loss_scale, scale_loss
 
-__all__ = ["LossScaleOptimizer", "count_skipped"]
+__all__ = ["LossScaleOptimizer"]
 
 
-class count_skipped(Container, name="keras.count_skipped"):
-    """Let the gradients that a loss scale leaves out count all the same: schedules and bias corrections go on.
-
-    So it is in tf.keras, where a step that does nothing is a step.
-    """
-
-    State = DynamicLossScaleState
-
-    inner: Inner
-    "A `dynamic_loss_scale` with the optimizer in it."
-
-    @classmethod
-    def example(cls) -> Self:
-        return cls(dynamic_loss_scale.example())
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.inner, dynamic_loss_scale):
-            raise TypeError(f"count_skipped: inner must be a dynamic_loss_scale, got {self.inner!r}")
-
-    def init_fn(self, params: Tree) -> DynamicLossScaleState:
-        return self.inner.init_fn(params)
-
-    def update_fn(
-        self, updates: Tree, state: DynamicLossScaleState, params: Tree = None, **extra: Any
-    ) -> tuple[Tree, DynamicLossScaleState]:
-        new, after = update_stage(self.inner, updates, state, params, extra)
-        skipped = after.total_notfinite != state.total_notfinite
-        return new, after._replace(inner_state=choose(skipped, _counted_on(after.inner_state), after.inner_state))
-
-
-def _counted_on(state: Any) -> Any:
-    """The state with its counters one further, and nothing else."""
-
-    def step(path: tuple[Any, ...], leaf: Any) -> Any:
-        is_counter = bool(path) and getattr(path[-1], "name", "") in COUNTERS
-        return numerics.increment(leaf) if is_counter else leaf
-
-    return jax.tree_util.tree_map_with_path(step, state)
-
-
-class _Scaled(NamedTuple):
-    """The state of the inner optimizer is in that of the scale."""
+class _Inner(NamedTuple):
+    """The state of the inner optimizer is in that of a dynamic scale, or the second of a chain's if it is fixed."""
 
     def get(self, state: OptimizerState) -> OptimizerState:
-        return OptimizerState(state.iterations, state.inner_state.inner_state)
+        own = state.inner_state
+        return OptimizerState(state.iterations, own.inner_state if hasattr(own, "loss_scale") else own[1])
 
     def put(self, state: OptimizerState, part: OptimizerState) -> OptimizerState:
-        return OptimizerState(part.iterations, state.inner_state._replace(inner_state=part.inner_state))
+        own, inner = state.inner_state, part.inner_state
+        is_dynamic = hasattr(own, "loss_scale")
+        return OptimizerState(part.iterations, own._replace(inner_state=inner) if is_dynamic else (own[0], inner))
 
 
-class _Second(NamedTuple):
-    """The state of the inner optimizer is the second of a chain's."""
+def _scaled_loss(inner_state: Any, loss: Any) -> Any:
+    return scale_loss(inner_state, loss) if isinstance(inner_state, DynamicLossScaleState) else loss
 
-    def get(self, state: OptimizerState) -> OptimizerState:
-        return OptimizerState(state.iterations, state.inner_state[1])
 
-    def put(self, state: OptimizerState, part: OptimizerState) -> OptimizerState:
-        return OptimizerState(part.iterations, (state.inner_state[0], part.inner_state))
+def _unless_skipped(iterations: Array, old: Any, new: Any) -> Array:
+    """The counter, of steps that were not left out."""
+    skipped = new.total_notfinite != old.total_notfinite
+    return jnp.where(skipped, iterations, numerics.increment(iterations))
 
 
 class _LossScale(Holder, abstract=True, kw_only=True):
     """Base of the optimizers with a loss scale."""
 
     quiet: ClassVar[frozenset[str]] = frozenset({"min_scale", "max_scale"})
+    lenses = (_Inner(),)
+    rules = Rules(scaled_loss=_scaled_loss)
 
     min_scale: Positive = dynamic_loss_scale.min_scale
     "Least value of the scale. Gradients that overflow even there are counted in `exhausted`."
@@ -122,28 +84,14 @@ class _LossScale(Holder, abstract=True, kw_only=True):
             )
 
     @property
-    def optimizers(self) -> list[Facade]:
-        return [self.inner_optimizer]
+    def parts(self) -> tuple[Facade]:
+        return (self.inner_optimizer,)
 
     # The chain: a loss scale around that of the inner optimizer.
 
-    def scaling(self, tx: Transformation) -> Transformation:
-        """The transformation, for gradients of the scaled loss."""
-        growth = self.dynamic_growth_steps
+    def around(self, transformations: Sequence[Transformation]) -> Transformation:
+        (tx,), growth = transformations, self.dynamic_growth_steps
         return dynamic_loss_scale(tx, self.initial_scale, growth, min_scale=self.min_scale, max_scale=self.max_scale)
-
-    def compose(self, learning_rate: Any) -> Transformation:
-        return self.scaling(self.inner_optimizer.compose(learning_rate))
-
-    def _composed(self, transformations: Sequence[Transformation]) -> Transformation:
-        return self.scaling(transformations[0])
-
-    @classmethod
-    def scaled_loss(cls, inner_state: Any, loss: Any) -> Any:
-        return scale_loss(inner_state, loss) if isinstance(inner_state, DynamicLossScaleState) else loss
-
-    def loss_scale(self) -> float:
-        return 1.0
 
     def clipping(self) -> Transformation | None:
         return self.inner_optimizer.clipping()
@@ -155,50 +103,18 @@ class _LossScale(Holder, abstract=True, kw_only=True):
     # The learning rate is that of the inner optimizer, the state one around the inner optimizer's.
 
     @property
-    def _rate(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.inner_optimizer._rate
-
-    def _set_rate(self, value: Any) -> None:
-        self.inner_optimizer._set_rate(value)
-
-    @property
     def learning_rate(self) -> Any:
         """The learning rate of the inner optimizer. It can be assigned."""
         return self.inner_optimizer.learning_rate
 
     @learning_rate.setter
     def learning_rate(self, value: Any) -> None:
-        self._set_rate(value)
+        self.inner_optimizer.learning_rate = value
 
-    def _build_for(self, given: Variables) -> None:
+    def build_for(self, given: Variables) -> None:
         """Build the inner optimizer, or keep the state that it has already."""
-        inner = self.inner_optimizer
-        inner.build(given.treedef.unflatten(given.leaves))
-        known: Any = inner._known
-        self._known, self._home, self._live = known.as_those_of(type(self).__name__), Home({}), None
-
-    def _lenses(self) -> Sequence[Lens]:
-        return (_Scaled(),)
-
-    def _frame(self) -> OptimizerState:
-        start = jnp.asarray(self.initial_scale, jnp.float32)
-        counters = numerics.counter(), numerics.counter(), numerics.counter()
-        return OptimizerState(numerics.counter(), DynamicLossScaleState(start, *counters, None))
-
-    def _state_of(self, named: Mapping[Weight, Any]) -> tuple[OptimizerState, Any]:
-        state, (rate,) = self._with_parts(named, self._required_state("its weights"))
-        return state._replace(inner_state=self._scaled_by(named, state.inner_state)), rate
-
-    def _scaled_by(self, named: Mapping[Weight, Any], own: Any) -> Any:
-        """The state of the chain, with the weights of the scale."""
-        given = {weight.field: value for weight, value in named.items() if weight.field}
-        if lost := [weight.name for weight in self.weight_list() if weight.field and weight.field not in given]:
-            warnings.warn(f"{type(self).__name__}: {', '.join(lost)} was not saved; it stays as it is", stacklevel=5)
-        factor = given.get("loss_scale", 1.0)
-        if not isinstance(factor, jax.core.Tracer) and not (np.isfinite(factor) and factor > 0):
-            raise ValueError(f"{type(self).__name__}: the loss scale must be positive, got {float(factor):g}")
-        fresh = {field: jnp.asarray(value, getattr(own, field).dtype) for field, value in given.items()}
-        return own._replace(**fresh) if fresh else own
+        self.inner_optimizer.build(given.treedef.unflatten(given.leaves))
+        self.keeper.begin(self.inner_optimizer.keeper.known.as_those_of(type(self).__name__), {})
 
     def finalize_variable_values(self, var_list: Tree) -> Any:
         """Write the inner optimizer's running mean over the variables, where it keeps one."""
@@ -213,7 +129,8 @@ class _LossScale(Holder, abstract=True, kw_only=True):
 
     def _told(self, field: str, before: Any = 0) -> Any:
         """What the state of the scale says."""
-        return before if self._state is None else getattr(self._state.inner_state, field)
+        state = self.keeper.state
+        return before if state is None else getattr(state.inner_state, field, before)
 
     @property
     def total_notfinite(self) -> int:
@@ -234,21 +151,6 @@ class _LossScale(Holder, abstract=True, kw_only=True):
         return dtypes.scaled(jnp.asarray(self.dynamic_scale, jnp.float32), jnp.asarray(loss))
 
 
-_BASE_DEFAULTS: dict[str, Any] = {
-    "weight_decay": None,
-    "clipnorm": None,
-    "global_clipnorm": None,
-    "clipvalue": None,
-    "use_ema": False,
-    "ema_momentum": 0.99,
-    "ema_overwrite_frequency": None,
-    "loss_scale_factor": None,
-    "gradient_accumulation_steps": None,
-    "dynamic": True,
-}
-"What earlier versions of Keras 3 wrote into the config of a loss scale, to no effect."
-
-
 class LossScaleOptimizer(_LossScale):
     """Keras 3's optimizer with a dynamic loss scale S, which keeps the gradients of float16 from vanishing.
 
@@ -267,7 +169,15 @@ class LossScaleOptimizer(_LossScale):
     """
 
     unknown_argument = ValueError
-    dialect = Dialect("keras3", legacy_format=False)
+    dialect = Dialect("keras3", "gradtx.keras.optimizers", snake_case, counter=None, legacy_format=False)
+
+    rules = Rules(_unless_skipped, _scaled_loss)
+    first_weights = (
+        Weight("{name}/iteration", derived=Zeros((), jnp.int32)),
+        Weight("{name}/learning_rate", derived=Zeros()),
+        Weight("{name}/step_counter", "growth_count"),
+        Weight("{name}/dynamic_scale", "loss_scale"),
+    )
 
     inner_optimizer: Held
     "The optimizer whose gradients are scaled; it has the learning rate and all other settings."
@@ -278,31 +188,18 @@ class LossScaleOptimizer(_LossScale):
     name: Name = None
     "Its name in configs and in those of its weights."
 
-    @classmethod
-    def default_name(cls) -> str | None:
-        return snake_case(cls.__name__)
-
-    @classmethod
-    def advanced(cls, iterations: Array, old: Any, new: Any) -> Array:
-        skipped = new.total_notfinite != old.total_notfinite
-        return jnp.where(skipped, iterations, numerics.increment(iterations))
-
     @property
     def step_counter(self) -> int:
         """Finite gradients since the scale last changed."""
         return int(self._told("growth_count"))
 
-    def header(self) -> Iterator[Weight]:
-        yield Weight(f"{self.name}/iteration", "", derived=no_counter)
-        yield Weight(f"{self.name}/learning_rate", "", derived=no_rate)
-        yield Weight(f"{self.name}/step_counter", "growth_count")
-        yield Weight(f"{self.name}/dynamic_scale", "loss_scale")
-
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
-        fields = cls.fields()
-        idle = [n for n, default in _BASE_DEFAULTS.items() if n not in fields and config.get(n, default) == default]
-        return super().from_config({n: value for n, value in config.items() if n not in idle}, custom_objects)
+        """The optimizer of a config. What earlier versions of Keras 3 wrote there to no effect is left out."""
+        idle = {name: field.default for name, field in Modern.fields().items()}
+        idle |= {"loss_scale_factor": None, "gradient_accumulation_steps": None, "dynamic": True}
+        told = {n: value for n, value in config.items() if n in cls.fields() or n not in idle or value != idle[n]}
+        return super().from_config(told, custom_objects)
 
 
 class TfKerasLossScaleOptimizer(_LossScale, abstract=True):
@@ -323,6 +220,12 @@ class TfKerasLossScaleOptimizer(_LossScale, abstract=True):
         ValueError: the inner optimizer scales losses itself; a fixed scale without `initial_scale`.
     """
 
+    dialect = Dialect(counter=None)
+    last_weights = (
+        Weight("current_loss_scale", "loss_scale", forgotten=True),
+        Weight("good_steps", "growth_count", forgotten=True),
+    )
+
     inner_optimizer: Held
     "The optimizer whose gradients are scaled; it has the learning rate and all other settings."
     dynamic: Flag = True
@@ -335,8 +238,10 @@ class TfKerasLossScaleOptimizer(_LossScale, abstract=True):
     def check_settings(self) -> None:
         name = type(self).__name__
         if self.dynamic:
-            self.initial_scale = self.initial_scale or dynamic_loss_scale.init_scale
-            self.dynamic_growth_steps = self.dynamic_growth_steps or dynamic_loss_scale.growth_interval
+            if self.initial_scale is None:
+                self.initial_scale = dynamic_loss_scale.init_scale
+            if self.dynamic_growth_steps is None:
+                self.dynamic_growth_steps = dynamic_loss_scale.growth_interval
         elif self.initial_scale is None:
             raise ValueError(f"{name}: with dynamic=False the scale is initial_scale: give it")
         elif self.dynamic_growth_steps is not None:
@@ -347,8 +252,10 @@ class TfKerasLossScaleOptimizer(_LossScale, abstract=True):
                 f"{name}: an optimizer that accumulates gradients is Keras 3's: use its LossScaleOptimizer"
             )
 
-    def scaling(self, tx: Transformation) -> Transformation:
-        return count_skipped(super().scaling(tx)) if self.dynamic else chain(scale(1 / self._fixed), tx)
+    def around(self, transformations: Sequence[Transformation]) -> Transformation:
+        if self.dynamic:
+            return count_skipped(super().around(transformations))
+        return chain(scale(1 / self._fixed), *transformations)
 
     @property
     def _fixed(self) -> float:
@@ -358,30 +265,10 @@ class TfKerasLossScaleOptimizer(_LossScale, abstract=True):
     def loss_scale(self) -> float:
         return 1.0 if self.dynamic else self._fixed
 
-    def _lenses(self) -> Sequence[Lens]:
-        return super()._lenses() if self.dynamic else (_Second(),)
-
-    def _frame(self) -> OptimizerState:
-        return super()._frame() if self.dynamic else OptimizerState(numerics.counter(), (EmptyState(), None))
-
-    @property
-    def dynamic_scale(self) -> float:
-        return super().dynamic_scale if self.dynamic else self._fixed
-
-    @property
-    def total_notfinite(self) -> int:
-        return super().total_notfinite if self.dynamic else 0
-
-    @property
-    def exhausted(self) -> int:
-        return super().exhausted if self.dynamic else 0
-
     @property
     def dynamic_counter(self) -> int | None:
         """Finite gradients since the scale last changed; `None` if it is fixed."""
-        if not self.dynamic:
-            return None
-        return int(self._told("growth_count"))
+        return int(self._told("growth_count")) if self.dynamic else None
 
     def get_scaled_loss(self, loss: Any) -> Array:
         """The loss times the present scale, to be differentiated."""
@@ -399,14 +286,6 @@ class TfKerasLossScaleOptimizer(_LossScale, abstract=True):
             grads = _scaled([grad for grad, _ in pairs], factor)
             pairs = [(grad, variable) for grad, (_, variable) in zip(grads, pairs, strict=True)]
         return super().apply_gradients(pairs, **kwargs)
-
-    def header(self) -> Iterator[Weight]:
-        return iter(())
-
-    def footer(self) -> Iterator[Weight]:
-        if self.dynamic:
-            yield Weight("current_loss_scale", "loss_scale", forgotten=True)
-            yield Weight("good_steps", "growth_count", forgotten=True)
 
 
 @jax.jit

@@ -1,30 +1,28 @@
 """An optimizer for each group of variables."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from gradtx.core import numerics
 from gradtx.core.compose import identity
 from gradtx.core.hyperparams import Positive
 from gradtx.core.transformation import Transformation
 from gradtx.core.tree import Tree
-from gradtx.keras.engine.derived import Derivable
-from gradtx.keras.engine.dialect import Dialect
-from gradtx.keras.engine.home import Home, Lens, OptimizerState
-from gradtx.keras.engine.modern import Modern, snake_case
-from gradtx.keras.engine.optimizer import Facade, gradients
+from gradtx.keras.by_variable import ByVariableState, by_variable
+from gradtx.keras.engine.dialect import Dialect, snake_case
+from gradtx.keras.engine.keeper import required_state
+from gradtx.keras.engine.modern import Modern
+from gradtx.keras.engine.optimizer import Facade
 from gradtx.keras.engine.parameters import Parameters
-from gradtx.keras.engine.step import mirrors
+from gradtx.keras.engine.state import OptimizerState
+from gradtx.keras.engine.step import gradients, recognised
+from gradtx.keras.engine.subsets import cut, spread
 from gradtx.keras.engine.table import Name, private
 from gradtx.keras.engine.variable import Variable, Variables, unique
-from gradtx.keras.engine.weights import Weight
-from gradtx.keras.holders.by_variable import ByVariableState, by_variable
-from gradtx.keras.holders.holder import HeldKind, Holder, no_rate
+from gradtx.keras.engine.weights import Weight, Zeros
+from gradtx.keras.holders.holder import HeldKind, Holder
 from gradtx.keras.holders.optimizer_map import Map, OptimizerMap
-from gradtx.masks.hiding import MaskedNode, is_hidden
 from gradtx.wrappers.masked import MaskedState
 
 __all__ = ["MultiOptimizer"]
@@ -42,16 +40,13 @@ class _Group(NamedTuple):
 
     def get(self, state: OptimizerState) -> OptimizerState:
         counts, states = state.inner_state
-        return OptimizerState(counts[self.label], _shown(states[self.label].inner_state, self.every))
+        return OptimizerState(counts[self.label], cut(states[self.label].inner_state, self.every, self.names))
 
     def put(self, state: OptimizerState, part: OptimizerState) -> OptimizerState:
         counts, states = state.inner_state
         counts = {**counts, self.label: part.iterations}
-        states = {**states, self.label: MaskedState(_hidden(part.inner_state, self.names, self.every))}
+        states = {**states, self.label: MaskedState(spread(part.inner_state, self.names, self.every))}
         return OptimizerState(state.iterations, ByVariableState(counts, states))
-
-
-_CHAIN = "the transformation, which depends on the paths of the variables,"
 
 
 class MultiOptimizer(Holder):
@@ -69,7 +64,8 @@ class MultiOptimizer(Holder):
     """
 
     unknown_argument = ValueError
-    dialect = Dialect("keras3", legacy_format=False)
+    dialect = Dialect("keras3", "gradtx.keras.optimizers", snake_case, counter="{name}/iteration", legacy_format=False)
+    first_weights = (Weight("{name}/learning_rate", derived=Zeros()),)
 
     optimizer_map: Map
     "Which optimizer each variable has."
@@ -85,10 +81,6 @@ class MultiOptimizer(Holder):
         if isinstance(self.optimizer_map, OptimizerMap):
             self._chosen = _distinct([*self.optimizer_map.values(), self.optimizer_map.default_optimizer])
         self._share_factor(self._chosen)
-
-    @classmethod
-    def default_name(cls) -> str | None:
-        return snake_case(cls.__name__)
 
     def __setattr__(self, name: str, value: Any) -> None:
         followers = self._chosen if name == "loss_scale_factor" else ()
@@ -113,9 +105,9 @@ class MultiOptimizer(Holder):
                 opt.loss_scale_factor = self.loss_scale_factor
 
     @property
-    def optimizers(self) -> list[Facade]:
+    def parts(self) -> tuple[Facade, ...]:
         """The optimizers: those of the map in order, then its default; of a function, as it gave them."""
-        return list(self._chosen)
+        return self._chosen
 
     def get_config(self) -> dict[str, Any]:
         if not isinstance(self.optimizer_map, OptimizerMap):
@@ -125,14 +117,12 @@ class MultiOptimizer(Holder):
     # The chain.
 
     def compose(self, learning_rate: Any) -> Transformation:
-        self._required_state(_CHAIN)
-        in_use = [opt._required_rate().in_use() for opt in self._chosen]
-        rates = [own if rate is None else rate for own, rate in zip(in_use, learning_rate, strict=True)]
-        return self._composed([opt.compose(rate) for opt, rate in zip(self._chosen, rates, strict=True)])
+        required_state(self, "the transformation, which depends on the paths of the variables,")
+        return super().compose(learning_rate)
 
-    def _composed(self, transformations: Sequence[Transformation]) -> Transformation:
-        transforms = {group.label: tx for group, tx in zip(self._groups, transformations, strict=True)}
-        return by_variable(transforms, {name: group.label for group in self._groups for name in group.names})
+    def around(self, transformations: Sequence[Transformation]) -> Transformation:
+        transforms = {group.label: tx for group, tx in zip(self.lenses, transformations, strict=True)}
+        return by_variable(transforms, {name: group.label for group in self.lenses for name in group.names})
 
     def scale_loss(self, loss: Any) -> Any:
         """The loss times `loss_scale_factor`, to be differentiated."""
@@ -156,44 +146,29 @@ class MultiOptimizer(Holder):
 
     # Variables of its own, which are saved with the rest; nothing in a step changes them.
 
-    _added: tuple[Variable, ...] = private(())
-    _variable = Derivable._variable
-    add_variable = Derivable.add_variable
-    add_variable_from_reference = Derivable.add_variable_from_reference
-    add_optimizer_variables = Derivable.add_optimizer_variables
-
-    @property
-    def added_variables(self) -> tuple[Variable, ...]:
-        return self._added
+    add_variable = Modern.add_variable
+    add_variable_from_reference = Modern.add_variable_from_reference
+    add_optimizer_variables = Modern.add_optimizer_variables
 
     def get_gradients(self, loss: Callable[[Any], Any], params: Tree) -> Tree:
-        _, given = self._recognised(params)
-        flat = dict(zip(given.names, jax.tree.leaves(gradients(type(self).__name__, loss, params)), strict=True))
-        clipping = self._composed([opt.clipping() or identity() for opt in self._chosen])
+        _, given = recognised(self, params)
+        flat = dict(zip(given.names, jax.tree.leaves(gradients(self, loss, params)), strict=True))
+        clipping = self.around([opt.clipping() or identity() for opt in self._chosen])
         clipped = clipping.update(flat, clipping.init(flat))[0]
         return given.treedef.unflatten([clipped[name] for name in given.names])
 
     def finalize_variable_values(self, var_list: Tree) -> Any:
         """Write the running means over the variables of the optimizers that keep one."""
-        _, given = self._recognised(var_list)
+        _, given = recognised(self, var_list)
         values = dict(zip(given.names, given.values, strict=True))
         for opt in self._chosen:
-            if isinstance(opt, Modern) and opt._shapes:
-                values |= opt.averages({name: values[name] for name in opt._shapes})
+            if isinstance(opt, Modern) and opt.keeper.shapes:
+                values |= opt.averages({name: values[name] for name in opt.keeper.shapes})
         return given.handed_back([values[name] for name in given.names])
-
-    # The learning rates.
-
-    @property
-    def _rate(self) -> "_Rates":  # pyright: ignore[reportIncompatibleVariableOverride]
-        return _Rates(self._chosen)
-
-    def _rate_of(self, rate: Any, index: int) -> Any:
-        return None if rate is None else rate[index]
 
     # The state.
 
-    def _build_for(self, given: Variables) -> None:
+    def build_for(self, given: Variables) -> None:
         """Give each its variables. States that optimizers have already are kept."""
         known = Parameters(type(self).__name__, given)
         held = [Variable(value, name) for value, name in zip(given.values, known.names, strict=True)]
@@ -207,9 +182,10 @@ class MultiOptimizer(Holder):
         labels = unique([getattr(opt, "name", None) or snake_case(type(opt).__name__) for opt in chosen])
         every = tuple(known.names)
         self._groups = tuple(
-            _Group(label, tuple(opt._shapes), every) for label, opt in zip(labels, chosen, strict=True)
+            _Group(label, tuple(opt.keeper.shapes), every) for label, opt in zip(labels, chosen, strict=True)
         )
-        self._chosen, self._known, self._home, self._live = chosen, known, Home({}), None
+        self._chosen = chosen
+        self.keeper.begin(known, {})
 
     def _owner(self, variable: Any) -> Facade:
         where = f"{type(self).__name__}: the optimizer of {variable.path}"
@@ -219,91 +195,30 @@ class MultiOptimizer(Holder):
         return owner
 
     def _build_one(self, opt: Facade, variables: list[Variable], leaves: list[Any] | None) -> None:
+        """Build an optimizer for its variables, be it none; a state that is there stays.
+
+        The variables stand for those of the user, the leaves, or for arrays.
+        """
         names = [variable.path for variable in variables]
-        if opt.built and list(opt._shapes) != names:
+        if opt.built and list(opt.keeper.shapes) != names:
             raise ValueError(
-                f"{type(self).__name__}: {type(opt).__name__} was built for {', '.join(opt._shapes)}, is to "
+                f"{type(self).__name__}: {type(opt).__name__} was built for {', '.join(opt.keeper.shapes)}, is to "
                 f"be that of {', '.join(names)}: make another one"
             )
-        opt.build_as_part(variables, leaves)
+        if not opt.built:
+            opt.build(variables) if variables else opt.build_for(Variables.of([]))
+        known: Any = opt.keeper.known
+        known.variables = leaves
 
-    def _lenses(self) -> Sequence[Lens]:
+    @property
+    def lenses(self) -> "tuple[_Group, ...]":  # pyright: ignore[reportIncompatibleVariableOverride]
         return self._groups
 
-    def _frame(self) -> OptimizerState:
-        return OptimizerState(numerics.counter(), ByVariableState({}, {}))
-
-    def _after(self, updates: int, state: OptimizerState) -> OptimizerState:
-        steps = jnp.asarray(min(updates, 2**31 - 1), jnp.int32)
-        return super()._after(updates, state)._replace(iterations=steps)
-
-    # Weights.
-
-    def header(self) -> Iterator[Weight]:
-        yield Weight(f"{self.name}/iteration", "iterations")
-        yield Weight(f"{self.name}/learning_rate", "", derived=no_rate)
-
-    def _name_of(self, index: int, weight: Weight) -> str:
+    def name_of(self, index: int, weight: Weight) -> str:
         label, own = self._groups[index].label, getattr(self._chosen[index], "name", None)
         return f"{label}/{weight.name.removeprefix(f'{own}/')}"
-
-    def _state_of(self, named: Mapping[Weight, Any]) -> tuple[OptimizerState, Any]:
-        state, rates = self._with_parts(named, self._required_state("its weights"))
-        own = next(value for weight, value in named.items() if weight.field == "iterations")
-        return state._replace(iterations=jnp.asarray(own).astype(jnp.int32)), rates
-
-
-class _Rates:
-    """The learning rates of several optimizers: lists, one for each, in the order of the optimizers."""
-
-    def __init__(self, optimizers: Sequence[Facade]) -> None:
-        self.each = [opt._required_rate() for opt in optimizers]
-
-    def in_use(self) -> list[Any]:
-        """What their chains are made with."""
-        return [rate.in_use() for rate in self.each]
-
-    def after(self, steps: int) -> float:
-        """There is not one."""
-        raise AttributeError("MultiOptimizer has no learning rate of its own: see those of opt.optimizers")
-
-    def set(self, value: Any) -> None:
-        """There is not one."""
-        raise AttributeError("MultiOptimizer has no learning rate of its own: set those of opt.optimizers")
-
-    def beside(self) -> list[Any]:
-        """What stands for them beside a state."""
-        return [rate.beside() for rate in self.each]
-
-    def check(self, rates: Any) -> None:
-        """Refuse what was among weights and is no rate."""
-        for own, rate in zip(self.each, rates, strict=True):
-            own.check(rate)
-
-    def take(self, rates: Any) -> None:
-        """Go on with those that were among weights."""
-        for own, rate in zip(self.each, rates, strict=True):
-            own.take(rate)
 
 
 def _distinct(optimizers: Iterable[Facade]) -> tuple[Facade, ...]:
     """Each of them once."""
     return tuple({id(opt): opt for opt in optimizers}.values())
-
-
-def _hidden(state: Any, names: Sequence[str], every: Sequence[str]) -> Any:
-    """A state of some variables as one of all, the others hidden."""
-
-    def fill(node: Any) -> Any:
-        return {name: node.get(name, MaskedNode()) for name in every} if mirrors(node, names) else node
-
-    return jax.tree.map(fill, state, is_leaf=lambda node: mirrors(node, names)) if names else state
-
-
-def _shown(state: Any, every: Sequence[str]) -> Any:
-    """The opposite: a state of all without those that are hidden."""
-
-    def cut(node: Any) -> Any:
-        return {name: x for name, x in node.items() if not is_hidden(x)} if mirrors(node, every) else node
-
-    return jax.tree.map(cut, state, is_leaf=lambda node: mirrors(node, every))

@@ -1,15 +1,18 @@
 """Which optimizer a variable has: regular expressions for paths, and the optimizers that they stand for."""
 
+import importlib
 import re
 from collections.abc import Iterator, Mapping, MutableMapping
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, Self
 
 from gradtx.core import check
 from gradtx.keras.engine.optimizer import Facade
-from gradtx.keras.engine.registry import Identifiers
-from gradtx.keras.holders.holder import HeldKind, Holder, known
+from gradtx.keras.holders.holder import HeldKind, Holder
 
 __all__ = ["OptimizerMap"]
+
+_OPTIMIZERS = "gradtx.keras.optimizers"
+"The module that writes and reads the optimizers of a map: only Keras 3 has it."
 
 
 class OptimizerMap(MutableMapping[str, Any]):
@@ -25,9 +28,6 @@ class OptimizerMap(MutableMapping[str, Any]):
     >>> optimizers["encoder/kernel"], optimizers["decoder/kernel"]
     (Adam(), SGD(learning_rate=0.1))
     """
-
-    identifiers: ClassVar[Identifiers | None] = None
-    "The optimizers of its generation, by which its configs are read and written."
 
     def __init__(self, default_optimizer: Any, optimizer_map: Mapping[str, Any] | None = None) -> None:
         self.default_optimizer = HeldKind().convert("OptimizerMap: default_optimizer", default_optimizer)
@@ -85,7 +85,7 @@ class OptimizerMap(MutableMapping[str, Any]):
 
     def get_config(self) -> dict[str, Any]:
         """All as plain data. An optimizer that occurs twice carries a number, by which it is one again."""
-        table = known(type(self))
+        table = importlib.import_module(_OPTIMIZERS)
         every = [self.default_optimizer, *self._map.values()]
         numbers = {id(opt): i for i, opt in enumerate(every) if sum(opt is other for other in every) > 1}
 
@@ -100,7 +100,7 @@ class OptimizerMap(MutableMapping[str, Any]):
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
         """The map of a config."""
-        table, shared = known(cls), {}
+        table, shared = importlib.import_module(_OPTIMIZERS), {}
 
         def made(entry: Any) -> Any:
             number = entry.get("shared_object_id") if isinstance(entry, Mapping) else None

@@ -1,23 +1,22 @@
 """Any gradtx or optax transformation as an optimizer of Keras."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Self
 
 import jax
 import jax.core
 import jax.numpy as jnp
-from jax import Array
 
 from gradtx.core import check, tree
 from gradtx.core.compose import Inner, chain
 from gradtx.core.config import from_config, to_config
 from gradtx.core.hyperparams import Rate, kind_of
 from gradtx.core.transformation import GradientTransformation, Transformation
-from gradtx.keras.engine.dialect import Dialect
-from gradtx.keras.engine.home import OptimizerState
-from gradtx.keras.engine.modern import snake_case
+from gradtx.keras.engine.dialect import Dialect, snake_case
+from gradtx.keras.engine.keeper import required_state
 from gradtx.keras.engine.optimizer import Facade
-from gradtx.keras.engine.rate import GivenRate
+from gradtx.keras.engine.program import Rules
+from gradtx.keras.engine.rate import GivenRate, Rates
 from gradtx.keras.engine.table import Name, private
 from gradtx.keras.engine.weights import Weight
 from gradtx.keras.tf1.optimizers import Optimizer as TF1Optimizer
@@ -45,20 +44,9 @@ Wrapped = Annotated[Any, WrappedKind()]
 "A transformation, or an optimizer of TensorFlow 1."
 
 
-class _NoRate:
-    """Stands for a learning rate that is not the optimizer's own: it is in the state, or nowhere."""
-
-    def in_use(self) -> None:
-        """Nothing, with which the transformation is as it was given."""
-
-    def beside(self) -> None:
-        """Nothing: it is not among the weights."""
-
-    def check(self, rate: None) -> None:
-        """Nothing can be wrong."""
-
-    def take(self, rate: None) -> None:
-        """Nothing is to be taken."""
+def _scaled_loss(inner_state: Any, loss: Any) -> Any:
+    has_scale = tree.find(inner_state, lambda node: isinstance(node, DynamicLossScaleState))
+    return scale_loss(inner_state, loss) if has_scale else loss
 
 
 class TFOptimizer(Facade):
@@ -82,7 +70,8 @@ class TFOptimizer(Facade):
     [Array([-0.25, -0.25], dtype=float32)]
     """
 
-    dialect = Dialect(counter="{name}/iteration")
+    dialect = Dialect(counter="{name}/iteration", default_name=snake_case)
+    rules = Rules(scaled_loss=_scaled_loss)
 
     optimizer: Wrapped
     "The transformation; of an optimizer of TensorFlow 1, its transformation."
@@ -91,17 +80,13 @@ class TFOptimizer(Facade):
 
     _path: tuple[Any, ...] | None = private(None)
 
-    @classmethod
-    def default_name(cls) -> str | None:
-        return snake_case(cls.__name__)
-
     def check_settings(self) -> None:
         rates = {path: v for path, v in _hyperparams(self.optimizer).items() if path[-1] == "learning_rate"}
         if len(rates) == 1:
             ((self._path, rate),) = rates.items()
             self._rate = GivenRate(type(self).__name__, rate)
         elif self._rate is None:
-            self._rate = _NoRate()
+            self._rate = Rates(type(self).__name__, ())  # there is none, or it is in the state
 
     @classmethod
     def wraps(cls, thing: Any) -> bool:
@@ -122,11 +107,6 @@ class TFOptimizer(Facade):
             return tx
         return _with_hyperparams(lambda path, value: learning_rate if path == self._path else value, tx)
 
-    @classmethod
-    def scaled_loss(cls, inner_state: Any, loss: Any) -> Any:
-        has_scale = tree.find(inner_state, lambda node: isinstance(node, DynamicLossScaleState))
-        return scale_loss(inner_state, loss) if has_scale else loss
-
     # The learning rate: in the transformation, or in its state.
 
     @property
@@ -136,22 +116,19 @@ class TFOptimizer(Facade):
 
     @learning_rate.setter
     def learning_rate(self, value: Any) -> None:
-        self._set_rate(value)
-
-    def _set_rate(self, value: Any) -> None:
         if self._path is not None:
-            super()._set_rate(value)
+            self._rate.set(value)
             object.__setattr__(self, "optimizer", self.compose(self._rate.in_use()))
             return
         path, old = self._injected("set")
         rate = jnp.asarray(self.convert("learning_rate", kind_of(Rate), value), old.dtype)
-        state = self._required_state("learning_rate = ...")
+        state = required_state(self, "learning_rate = ...")
         inner_state = replace(state.inner_state, lambda own, _: own == path, learning_rate=rate)
-        self._keep(state._replace(inner_state=inner_state))
+        self.keeper.keep(state._replace(inner_state=inner_state))
 
     def _injected(self, verb: str) -> tuple[Any, Any]:
         """Path and value of the learning rate in the state."""
-        inner_state = self._required_state("learning_rate").inner_state if self.built else ()
+        inner_state = required_state(self, "learning_rate").inner_state if self.built else ()
         found = [item for item in get_all_with_path(inner_state, "learning_rate") if is_injected(item[0])]
         if len(found) != 1:
             raise AttributeError(
@@ -163,25 +140,10 @@ class TFOptimizer(Facade):
     # Weights: the counter, and whatever is in the state.
 
     def slot_weights(self) -> Iterator[Weight]:
-        leaves = jax.tree_util.tree_leaves_with_path(self._required_state("its weights").inner_state)
+        leaves = jax.tree_util.tree_leaves_with_path(required_state(self, "its weights").inner_state)
         for i, (path, _) in enumerate(leaves):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
-            yield Weight(f"{self.name}/{name}", _LEAF, str(i))
-
-    def _read(self, wanted: Sequence[Weight], state: OptimizerState, rate: Any) -> list[Any]:
-        leaves = [state.iterations, *map(_as_numbers, jax.tree.leaves(state.inner_state))]
-        return [leaves[0 if weight.field != _LEAF else int(weight.variable or 0) + 1] for weight in wanted]
-
-    def _with(self, found: Mapping[Weight, Any], old: OptimizerState) -> tuple[OptimizerState, Any]:
-        leaves, treedef = jax.tree.flatten(old.inner_state)
-        steps = old.iterations
-        for weight, value in found.items():
-            if weight.field == _LEAF:
-                i = int(weight.variable or 0)
-                leaves[i] = _as_leaf(jnp.asarray(value), leaves[i])
-            else:
-                steps = jnp.asarray(value).astype(jnp.int32)
-        return OptimizerState(steps, treedef.unflatten(leaves)), None
+            yield Weight(f"{self.name}/{name}", variable=str(i), leaf=i)
 
     # Configs.
 
@@ -197,20 +159,3 @@ class TFOptimizer(Facade):
     def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
         tx = config.get("optimizer")
         return cls(**{**config, "optimizer": from_config(tx) if isinstance(tx, Mapping) else tx})
-
-
-_LEAF = "leaf of the state"
-
-
-def _as_numbers(leaf: Any) -> Any:
-    """A leaf of a state as weights may be: keys by their data, truth values as 0 and 1."""
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jax.random.key_data(leaf)
-    return leaf.astype(jnp.uint8) if leaf.dtype == jnp.bool_ else leaf
-
-
-def _as_leaf(value: Array, like: Any) -> Any:
-    """The leaf that these weights stand for: the inverse of `_as_numbers`."""
-    if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(value, impl=jax.random.key_impl(like))
-    return value.astype(like.dtype)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gradtx.core.tree import Tree
-from gradtx.keras.engine.classic import Classic, unsaved_product
+from gradtx.keras.engine.classic import NADAMS_PRODUCT, Classic
 from gradtx.keras.engine.registry import Identifiers
 from gradtx.keras.holders.tf_optimizer import TFOptimizer
 from gradtx.keras.tables import keras1 as tables
@@ -75,7 +75,7 @@ class Adamax(tables.Adamax, Optimizer):
 
 
 class Nadam(tables.Nadam, Optimizer):
-    footer = unsaved_product
+    last_weights = (NADAMS_PRODUCT._replace(forgotten=True),)
 
 
 sgd = SGD

@@ -6,7 +6,7 @@
 In small letters they have aliases, as in Keras.
 """
 
-from gradtx.keras.engine.classic import Classic, unsaved_product, unused_maxima
+from gradtx.keras.engine.classic import NADAMS_PRODUCT, Classic, with_unused_maxima
 from gradtx.keras.engine.registry import Identifiers
 from gradtx.keras.holders.tf_optimizer import TFOptimizer
 from gradtx.keras.tables import keras2 as tables
@@ -57,7 +57,7 @@ class Adadelta(tables.Adadelta, Optimizer):
 
 
 class Adam(tables.Adam, Optimizer):
-    footer = unused_maxima
+    slot_weights = with_unused_maxima
 
 
 class Adamax(tables.Adamax, Optimizer):
@@ -65,7 +65,7 @@ class Adamax(tables.Adamax, Optimizer):
 
 
 class Nadam(tables.Nadam, Optimizer):
-    footer = unsaved_product
+    last_weights = (NADAMS_PRODUCT._replace(forgotten=True),)
 
 
 sgd = SGD

@@ -6,13 +6,11 @@
 In small letters they have aliases, as in Keras.
 """
 
-from collections.abc import Iterator
 from typing import ClassVar
 
-from gradtx.keras.engine.classic import Classic, unused_maxima
+from gradtx.keras.engine.classic import NADAMS_PRODUCT, Classic, with_unused_maxima
 from gradtx.keras.engine.registry import Identifiers
 from gradtx.keras.engine.table import Name
-from gradtx.keras.engine.weights import Weight
 from gradtx.keras.holders.tf_optimizer import TFOptimizer
 from gradtx.keras.tables import keras2 as tables
 
@@ -61,7 +59,7 @@ class Adadelta(tables.Adadelta, Optimizer):
 
 class Adam(tables.Adam, Optimizer):
     positional = ("learning_rate", "beta_1", "beta_2", "amsgrad")
-    footer = unused_maxima
+    slot_weights = with_unused_maxima
 
 
 class Adamax(tables.Adamax, Optimizer):
@@ -69,9 +67,7 @@ class Adamax(tables.Adamax, Optimizer):
 
 
 class Nadam(tables.Nadam, Optimizer):
-    def header(self) -> Iterator[Weight]:
-        yield from super().header()
-        yield Weight("Nadam/m_schedule:0", "mu_product", "*")
+    first_weights = (NADAMS_PRODUCT,)
 
 
 sgd = SGD

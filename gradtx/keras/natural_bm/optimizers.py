@@ -6,7 +6,7 @@
 `load_weights`, which natural_bm never had, reads what `save_weights` wrote, and recovers what that left out.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,8 +18,8 @@ from gradtx.core.hyperparams import Flag, Fraction, NonNegative, NonNegativeInt,
 from gradtx.core.transformation import Transformation
 from gradtx.core.tree import Tree
 from gradtx.keras.engine.classic import Classic
-from gradtx.keras.engine.home import OptimizerState
-from gradtx.keras.engine.weights import Weight
+from gradtx.keras.engine.state import OptimizerState
+from gradtx.keras.engine.weights import Weight, Zeros
 from gradtx.keras.files.saved import write_group
 from gradtx.keras.tables import keras1 as tables
 from gradtx.schedules.ramp import momentum_ramp
@@ -55,6 +55,7 @@ class SGD(Optimizer):
     `iterations` is not among the weights.
     """
 
+    dialect = Optimizer.dialect._replace(counter=None)
     slots = ({"moment": "trace"},)
 
     learning_rate: Rate = 0.01
@@ -77,28 +78,27 @@ class SGD(Optimizer):
     def _ramp(self) -> momentum_ramp:
         return momentum_ramp(self.momentum, self.schedule_decay, self.mom_iter_max, advance=bool(self.decay > 0))
 
-    def header(self) -> Iterator[Weight]:
+    @property
+    def first_weights(self) -> tuple[Weight, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The counter, which does not move without `decay`."""
         if self.decay > 0:
-            yield from super().header()
-        else:
-            yield Weight("iterations", "", derived=self._not_counted)
+            return (Weight("iterations", "iterations", dtype=np.float32),)
+        return (Weight("iterations", derived=Zeros()),)
 
-    def footer(self) -> Iterator[Weight]:
-        yield Weight("momentum", "", derived=self._momentum_in_use, forgotten=True)
-
-    def _not_counted(self, state: OptimizerState, variable: str) -> Array:
-        return jnp.zeros((), jnp.float32)
+    @property
+    def last_weights(self) -> tuple[Weight, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The momentum in use."""
+        return (Weight("momentum", derived=self._momentum_in_use, forgotten=True),)
 
     def _momentum_in_use(self, state: OptimizerState, variable: str) -> Array:
         return self._ramp(state.iterations)
 
-    def _state_of(self, named: Any) -> tuple[OptimizerState, Any]:
-        state, rate = super()._state_of(named)
-        if self.decay == 0:  # all that counts is whether a step was made: then there is a velocity
-            moved = [jnp.any(jnp.asarray(value) != 0) for weight, value in named.items() if weight.field == "trace"]
-            steps = jnp.any(jnp.stack(moved)).astype(jnp.int32)
-            state = OptimizerState(steps, self._counted(state.inner_state, steps))
-        return state, rate
+    def recovered(self, missing: Sequence[Weight], named: Mapping[Weight, Any]) -> dict[Weight, Any]:
+        """Without `decay` all that counts is whether a step was made: then there is a velocity."""
+        if self.decay > 0:
+            return {}
+        moved = [jnp.any(jnp.asarray(value) != 0) for weight, value in named.items() if weight.field == "trace"]
+        return {Weight("iterations", "iterations"): jnp.any(jnp.stack(moved)).astype(jnp.int32)}
 
 
 class Adam(tables.Adam, Optimizer):
@@ -108,8 +108,7 @@ class Adam(tables.Adam, Optimizer):
 class Nadam(tables.Nadam, Optimizer):
     slots = ({"ms": "mu"}, {"vs": "nu"})
 
-    def footer(self) -> Iterator[Weight]:
-        yield Weight("m_schedule", "mu_product", "*", forgotten=True)
+    last_weights = (Weight("m_schedule", "mu_product", "*", forgotten=True),)
 
 
 def clip_norm(g: Array, c: float, n: Array) -> Array:

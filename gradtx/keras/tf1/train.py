@@ -30,6 +30,8 @@ from gradtx.core.hyperparams import (
 from gradtx.core.transformation import Transformation
 from gradtx.core.tree import Tree
 from gradtx.keras import formulas, proximal
+from gradtx.keras.engine.dialect import Dialect
+from gradtx.keras.engine.keeper import required_state
 from gradtx.keras.engine.table import Name
 from gradtx.keras.engine.tensorflow import InTensorFlow
 from gradtx.keras.engine.variable import is_variable
@@ -64,16 +66,14 @@ class Optimizer(InTensorFlow, abstract=True, kw_only=True):
     Weights are in the order of `optimizer.variables()`, by the names of the variables; the counter comes last.
     """
 
+    dialect = Dialect(default_name=lambda cls: cls.removesuffix("Optimizer"), counter=None)
+    last_weights = (Weight("global_step:0", "iterations", dtype=np.int64, forgotten=True),)
     quiet: ClassVar[frozenset[str]] = frozenset({"use_locking", "name"})
 
     use_locking: Flag = False
     "Accepted; there is nothing to lock."
     name: Name = None
     "What it is called in the names of its slots; by default the class's name without `Optimizer`."
-
-    @classmethod
-    def default_name(cls) -> str | None:
-        return cls.__name__.removesuffix("Optimizer")
 
     def apply_gradients(self, grads_and_vars: Any, global_step: Any = None, **kwargs: Any) -> Any:
         """A step for pairs of a gradient and its variable; `global_step`, a variable, is raised by 1."""
@@ -100,24 +100,24 @@ class Optimizer(InTensorFlow, abstract=True, kw_only=True):
     def get_slot(self, var: Any, name: str) -> Array | None:
         """A copy of what it remembers of a variable, given itself or by its name; `None` if there is no such slot."""
         field, variable = self._slot_fields().get(name), self._name_of(var)
-        if field is None or variable not in self._shapes:
+        if field is None or variable not in self.keeper.shapes:
             return None
-        value = get(self._required_state("get_slot").inner_state, field.removeprefix("-"))[variable]
+        value = get(required_state(self, "get_slot").inner_state, field.removeprefix("-"))[variable]
         return -value if field.startswith("-") else jnp.copy(value)
 
     def _name_of(self, var: Any) -> str | None:
         """The name under which a variable is known."""
         if isinstance(var, str):
             return var
-        known: Any = self._known
-        pairs = zip(known.shapes, known.variables or (), strict=False) if self.built else ()
+        known = self.keeper.known
+        pairs = () if known is None else zip(known.shapes, known.variables or (), strict=False)
         return next((name for name, own in pairs if own is var), getattr(var, "path", getattr(var, "name", None)))
 
     def _slot_fields(self) -> dict[str, str]:
         """The fields of the state by the names of the slots that there are."""
         if not self.built:
             return {}
-        inner_state = self._required_state("get_slot").inner_state
+        inner_state = required_state(self, "get_slot").inner_state
         fields = {name: field for group in self.slots for name, field in group.items()}
         return {n: field for n, field in fields.items() if get(inner_state, field.removeprefix("-"), None) is not None}
 
@@ -126,14 +126,8 @@ class Optimizer(InTensorFlow, abstract=True, kw_only=True):
         index = [*self._slot_fields()].index(slot)
         return f"{variable}/{self.name}{f'_{index}' if index else ''}:0"
 
-    def header(self) -> Iterator[Weight]:
-        return iter(())
-
     def slot_weights(self) -> Iterator[Weight]:
         return iter(sorted(super().slot_weights(), key=lambda weight: weight.variable or ""))
-
-    def footer(self) -> Iterator[Weight]:
-        yield Weight("global_step:0", "iterations", dtype=np.int64, forgotten=True)
 
 
 def _check_step(where: str, global_step: Any) -> None:
@@ -258,20 +252,22 @@ class AdamOptimizer(Optimizer):
     def chain(self, learning_rate: Any) -> Transformation:
         return adam(learning_rate, self.beta1, self.beta2, self.epsilon, eps_hat=True)
 
-    def header(self) -> Iterator[Weight]:
-        for name in ("beta1", "beta2"):
-            yield Weight(f"{name}_power:0", "", name, derived=self._power)
+    @property
+    def first_weights(self) -> tuple[Weight, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """β₁ᵗ⁺¹ and β₂ᵗ⁺¹."""
+        return tuple(Weight(f"{name}_power:0", "", name, derived=self._power) for name in ("beta1", "beta2"))
 
     def _power(self, state: Any, name: str) -> Any:
         return jnp.asarray(getattr(self, name), jnp.float32) ** (state.iterations + 1).astype(jnp.float32)
 
     def recovered(self, missing: Sequence[Weight], named: Mapping[Weight, Any]) -> dict[Weight, Any]:
         """The counter from β₂ᵗ⁺¹, as long as that is not too small to tell."""
-        powers = {weight.variable: float(value) for weight, value in named.items() if weight.name.endswith("_power:0")}
-        power, counter = powers["beta2"], [weight for weight in missing if weight.field == "iterations"]
-        if not counter or not 1e-30 < power < 1 or self.beta2 == 0:
+        if not missing:
             return {}
-        return {counter[0]: np.int64(round(math.log(power) / math.log(self.beta2)) - 1)}
+        power = next(float(value) for weight, value in named.items() if weight.name == "beta2_power:0")
+        if not 1e-30 < power < 1 or self.beta2 == 0:
+            return {}
+        return {missing[0]: np.int64(round(math.log(power) / math.log(self.beta2)) - 1)}
 
 
 class RMSPropOptimizer(Optimizer):

@@ -13,6 +13,7 @@ from typing import Any, Self
 from gradtx.core.hyperparams import Flag, PositiveInt, Rate
 from gradtx.keras import formulas, schedules
 from gradtx.keras.engine.classic import momentum_product
+from gradtx.keras.engine.dialect import Dialect
 from gradtx.keras.engine.modern import Modern, factored
 from gradtx.keras.engine.registry import Identifiers
 from gradtx.keras.engine.table import Name
@@ -56,6 +57,7 @@ class Optimizer(InTensorFlow, Modern, abstract=True, kw_only=True):
 
     dialect = Modern.dialect._replace(
         generation="tf_keras",
+        default_name=str,
         counter="iteration:0",
         count_dtype="int64",
         slot="{name}/{slot}/{variable}:0",
@@ -69,10 +71,6 @@ class Optimizer(InTensorFlow, Modern, abstract=True, kw_only=True):
     "Its name in configs and in those of its weights; by default the class's."
     jit_compile: Flag = True
     "Accepted; every step is compiled."
-
-    @classmethod
-    def default_name(cls) -> str | None:
-        return cls.__name__
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"is_legacy_optimizer": False}
@@ -130,8 +128,7 @@ class Adamax(tables.Adamax, Optimizer):
 class Nadam(tables.Nadam, Optimizer):
     slots = ({"m": "mu", "v": "nu"},)
 
-    def footer(self) -> Iterator[Weight]:
-        yield Weight("u_product:0", "mu_product", "*", forgotten=True)
+    last_weights = (Weight("u_product:0", "mu_product", "*", forgotten=True),)
 
     def recovered(self, missing: Any, named: Mapping[Weight, Any]) -> dict[Weight, Any]:
         steps = next(value for weight, value in named.items() if weight.field == "iterations")
@@ -140,7 +137,7 @@ class Nadam(tables.Nadam, Optimizer):
 
 class Adafactor(tables.Adafactor, Optimizer):
     def slot_weights(self) -> Iterator[Weight]:
-        for name, like in (self._shapes).items():
+        for name, like in self.keeper.shapes.items():
             if len(like.shape) < 2:
                 yield Weight(self.slot_name("v", name), "v", name)
             else:
@@ -160,7 +157,7 @@ class Lion(tables.Lion, Optimizer):
 
 
 class LossScaleOptimizer(TfKerasLossScaleOptimizer):
-    pass
+    dialect = Dialect(module=__name__, counter=None)
 
 
 _identifiers = Identifiers(

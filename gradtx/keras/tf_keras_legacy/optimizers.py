@@ -8,7 +8,7 @@ Since 2.11 they are called `tf.keras.optimizers.legacy`. `optimizers.schedules` 
 """
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gradtx.core.hyperparams import Decay, Flag, Fraction, NonNegative, NonPositive, Positive, Rate
@@ -53,6 +53,7 @@ class Optimizer(InTensorFlow, abstract=True, kw_only=True):
 
     dialect = Dialect(
         generation="tf_keras_legacy",
+        default_name=str,
         counter="{name}/iter:0",
         count_dtype="int64",
         slot="{name}/{variable}/{slot}:0",
@@ -76,10 +77,6 @@ class Optimizer(InTensorFlow, abstract=True, kw_only=True):
         if self.clipnorm is not None and self.global_clipnorm is not None:
             raise ValueError(f"{type(self).__name__}: clipnorm and global_clipnorm exclude each other: give one")
 
-    @classmethod
-    def default_name(cls) -> str | None:
-        return cls.__name__
-
     def get_updates(self, loss: Callable[..., Any], params: Tree, *batch: Any) -> Any:
         """Make one step down the gradient of `loss(params, *batch)`, a function; gives the new parameters."""
         return self.minimize(loss, params, *batch)
@@ -92,12 +89,7 @@ class Optimizer(InTensorFlow, abstract=True, kw_only=True):
     if TYPE_CHECKING:
         lr: Rate = 0.0
 
-    _added: tuple[Variable, ...] = private(())
     _added_slots: tuple[str, ...] = private(())
-
-    @property
-    def added_variables(self) -> tuple[Variable, ...]:
-        return self._added
 
     def add_weight(
         self,
@@ -257,6 +249,7 @@ class Nadam(Optimizer):
     dialect = Optimizer.dialect._replace(has_decay=False)
     chain = formulas.nadam_slow
     positional = ("learning_rate", "beta_1", "beta_2", "epsilon", "name")
+    first_weights = (Weight("{name}/momentum_cache:0", "mu_product", "*"),)
     slots = ({"m": "mu"}, {"v": "nu"})
     spellings: ClassVar[Mapping[str, str]] = {"schedule_decay": "decay"}
 
@@ -275,10 +268,6 @@ class Nadam(Optimizer):
         def schedule_decay(self) -> float:
             """ψ."""
             return self.decay
-
-    def header(self) -> Iterator[Weight]:
-        yield from super().header()
-        yield Weight(f"{self.name}/momentum_cache:0", "mu_product", "*")
 
 
 class Ftrl(Optimizer):
@@ -312,7 +301,7 @@ class Ftrl(Optimizer):
 
 
 class LossScaleOptimizer(TfKerasLossScaleOptimizer):
-    pass
+    dialect = Dialect(module=__name__, counter=None)
 
 
 _identifiers = Identifiers(
