@@ -1,6 +1,7 @@
 """Training steps of each library: objects that make so many steps when they are called, and wait for the last."""
 
 import functools
+import importlib
 import importlib.util
 import inspect
 import os
@@ -74,7 +75,7 @@ def torch_steps(case: Case, tree: TreeOfShapes, wanted: Sequence[str]) -> dict[s
     """torch's step for this case, with one kernel over all leaves (fused) or one per operation (foreach)."""
     if case.name not in TORCH or not is_installed("torch"):
         return {}
-    import torch
+    torch = importlib.import_module("torch")
 
     name, options = TORCH[case.name]
     maker = getattr(torch.optim, name)
@@ -87,7 +88,7 @@ class TorchStep:
     """A step of torch, on the GPU if JAX is there."""
 
     def __init__(self, maker: Any, options: dict[str, Any], tree: TreeOfShapes, clips: bool) -> None:
-        import torch
+        torch = importlib.import_module("torch")
 
         self.device = "cuda" if jax.default_backend() == "gpu" else "cpu"
         self.params = [torch.full(shape, 0.1, device=self.device) for shape in tree.shapes]
