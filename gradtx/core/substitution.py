@@ -18,7 +18,7 @@ def with_results_replaced(
 ) -> Any:
     """`function(*args)`, of which the i-th leaf of the result is `replace(i, leaf)`, also for what depends on it.
 
-    Numbers x in the function are `constant(x)`, if that is given.
+    Every number and array x that the function does not take as an argument is `constant(x)`, if that is given.
 
     >>> def powers(x):
     ...     square = x * x
@@ -31,7 +31,8 @@ def with_results_replaced(
     program, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
     jaxpr, replaced = program.jaxpr, set[int]()
     place = {var: i for i, var in enumerate(jaxpr.outvars) if not isinstance(var, Literal)}
-    values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*program.consts, *jax.tree.leaves(args)), strict=True))
+    consts = program.consts if constant is None else map(constant, program.consts)
+    values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *jax.tree.leaves(args)), strict=True))
 
     def value_of(var: Any) -> Any:
         if not isinstance(var, Literal):
