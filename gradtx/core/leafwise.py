@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +25,9 @@ class Leafwise(GradientTransformation, abstract=True):
 
     Write `leaf(self, g, *slots, ...)`, which takes a gradient and its slots and returns the update and the new slots.
     The slots are the fields of `State` other than `count`, in order. They begin as zeros unless `init_leaf` says
-    otherwise. After a star, `leaf` may ask for `t`, `param`, or extra arguments: `t` is the number of updates made,
-    this one included, as a float.
+    otherwise. After a star, `leaf` may ask for `t`, `param`, `copy`, or extra arguments: `t` is the number of updates
+    made, this one included, as a float; `copy` is the gradient once more, for a norm of it: XLA computes it anew,
+    instead of keeping the gradient until the norm is known.
 
     >>> from typing import NamedTuple
     >>> import gradtx
@@ -49,7 +50,7 @@ class Leafwise(GradientTransformation, abstract=True):
     "The fields of `State` other than `count` and those that are `observed`."
     observed: ClassVar[tuple[str, ...]] = ()
     "The fields of `State` that `observe` computes, each a number for the whole tree."
-    context: ClassVar[frozenset[str]] = frozenset({"t", "param"})
+    context: ClassVar[frozenset[str]] = frozenset({"t", "param", "copy"})
     "What `leaf` may ask for besides extra arguments."
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -152,31 +153,64 @@ def _apply_formulas(
     structure: Any, applied: tuple[bool, ...], arrays: Any, g: Array, slots: tuple[Any, ...], param: Any, proceed: Any
 ) -> tuple[Array, list[Any]]:
     """The update and the new slots of one leaf, which are traced once for all leaves of the same shape."""
-    new_slots = []
-    for tx, numbers, extra, own, is_on in zip(*structure.unflatten(arrays), slots, applied, strict=True):
-        if is_on:
-            g, own = _apply_formula(tx, numbers, extra, g, own, param, proceed)
+    stages = list(map(_Stage, *structure.unflatten(arrays), applied))
+    return _apply_in_turn(stages, g, slots, param, proceed)
+
+
+class _Stage(NamedTuple):
+    """A transformation, and what its formula needs besides arrays of the leaf."""
+
+    tx: Leafwise
+    numbers: Mapping[str, Any]
+    extra: Mapping[str, Any]
+    is_applied: bool
+
+
+def _apply_in_turn(
+    stages: Sequence[_Stage], g: Array, slots: Sequence[Any], param: Any, proceed: Any
+) -> tuple[Array, list[Any]]:
+    update, new_slots = g, []
+    for i, (stage, own) in enumerate(zip(stages, slots, strict=True)):
+        if stage.is_applied:
+            copy = None
+            if "copy" in stage.tx._requested:
+                copy = _computed_anew(stages[:i], g, slots[:i], param, proceed, new_slots)
+            update, own = _apply_formula(stage, update, own, param, copy, proceed)
         new_slots.append(own)
-    return g, new_slots
+    return update, new_slots
+
+
+def _computed_anew(
+    stages: Sequence[_Stage], g: Array, slots: Sequence[Any], param: Any, proceed: Any, new_slots: Sequence[Any]
+) -> Array:
+    """The update after these stages once more, computed from the new slots.
+
+    All that it is made of is behind barriers, constants too: else XLA would compute it once, and keep it in memory.
+    """
+    if not stages:
+        return g
+    known = [None, *jax.tree.leaves(new_slots)]
+    update, _ = with_results_replaced(
+        lambda *arrays: _apply_in_turn(stages, *arrays, proceed),
+        numerics.again((g, slots, param)),
+        lambda i, computed: numerics.again(known[i]) if i else computed,
+        constant=numerics.again,
+    )
+    return update
 
 
 def _apply_formula(
-    tx: Leafwise,
-    numbers: Mapping[str, Any],
-    extra: Mapping[str, Any],
-    g: Array,
-    slots: tuple[Any, ...],
-    param: Any,
-    proceed: Any,
+    stage: _Stage, g: Array, slots: tuple[Any, ...], param: Any, copy: Any, proceed: Any
 ) -> tuple[Array, tuple[Any, ...]]:
     """The formula of one stage, in the widest of the compute dtypes of what it is made of."""
+    tx, numbers, extra, _ = stage
     dtype = functools.reduce(np.promote_types, _compute_dtypes((g, param, slots)))
     real = numerics.real_dtype(dtype)
     context = {name: value.astype(real) for name, value in numbers.items() if name in tx._requested}
     if "t" in tx._requested:
         context["t"] = numbers["count"].astype(real)
-    if "param" in tx._requested:
-        context["param"] = _at_precision(param, dtype)
+    arrays = {"param": param, "copy": copy}
+    context |= {name: _at_precision(x, dtype) for name, x in arrays.items() if name in tx._requested}
     at_precision = jax.tree.map(lambda array: array.astype(real), tx)
     x, own = jax.tree.map(lambda x: _at_precision(x, dtype), (g, slots))
     formula = functools.partial(at_precision.leaf, **extra, **context)

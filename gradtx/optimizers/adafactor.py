@@ -1,13 +1,11 @@
 """Adafactor: the second moment of a matrix is stored as a row and a column."""
 
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core import dtypes, norms
-from gradtx.core.compose import Optimizer, chain, identity
+from gradtx.core.compose import Optimizer, chain
 from gradtx.core.hyperparams import (
     Decay,
     DType,
@@ -24,6 +22,7 @@ from gradtx.core.transformation import Transformation
 from gradtx.core.tree import Tree
 from gradtx.masks.masks import Mask
 from gradtx.transforms import momentum as running
+from gradtx.transforms.clipping import clip_by_block_rms
 from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale, scale_by_learning_rate, scale_by_param_block_rms
 
@@ -50,7 +49,6 @@ class scale_by_factored_rms(Leafwise):
         R ← β R + (1 − β) mean_cols(|g|² + ε)
         C ← β C + (1 − β) mean_rows(|g|² + ε)
         u = g / √(R Cᵀ / mean(R))
-        u ← u / max(1, rms(u) / d),   if `clipping_threshold` d is given
 
     Leaves without two axes of at least `min_dim_size_to_factor` keep a full second moment. An n × m matrix needs
     memory for n + m numbers. Shazeer & Stern, 2018, Algorithms 4 and 5. https://arxiv.org/abs/1804.04235
@@ -71,8 +69,6 @@ class scale_by_factored_rms(Leafwise):
     "ε, added to the squared gradient; 1e-30 is usual."
     axes: Literal["largest", "last"] = "largest"
     "Which two axes to factor of a leaf that has more: the largest, or the last, as in the paper's code and in Keras."
-    clipping_threshold: Positive | None = None
-    "Largest root mean square d of a leaf's update; 1 is the paper's. `None` does not clip."
 
     def init_leaf(self, param: Array) -> tuple[Array, Array, Array]:
         unused = [jnp.real(zeros(param, shape=(1,))) for _ in range(3)]
@@ -87,14 +83,13 @@ class scale_by_factored_rms(Leafwise):
         axes = self._factored_axes(g.shape)
         if axes is None:
             v = ema(v, abs_sq(g) + self.epsilon, beta)
-            u = clipped(lambda g, v: quotient(g, sqrt(v), self.epsilon), self.clipping_threshold, g, v)
-            return u, v_row, v_col, v
+            return quotient(g, sqrt(v), self.epsilon), v_row, v_col, v
         second, first = axes
         v_row = ema(v_row, jnp.mean(abs_sq(g), first) + self.epsilon, beta)
         v_col = ema(v_col, jnp.mean(abs_sq(again(g)), second) + self.epsilon, beta)
         rows = rsqrt(v_row) * sqrt(jnp.mean(v_row, second - (first < second), keepdims=True))
-        rows, columns = jnp.expand_dims(rows, first), jnp.expand_dims(rsqrt(v_col), second)
-        return clipped(lambda g, r, c: g * (r * c), self.clipping_threshold, g, rows, columns), v_row, v_col, v
+        factors = jnp.expand_dims(rows, first) * jnp.expand_dims(rsqrt(v_col), second)
+        return g * factors, v_row, v_col, v
 
     def _factored_axes(self, shape: tuple[int, ...]) -> tuple[int, int] | None:
         """The second largest and the largest axis (or the last two), if both are large enough to be factored."""
@@ -103,19 +98,6 @@ class scale_by_factored_rms(Leafwise):
         axes = list(range(len(shape)))
         second, first = (axes if self.axes == "last" else sorted(axes, key=lambda axis: shape[axis]))[-2:]
         return (second, first) if min(shape[second], shape[first]) >= self.min_dim_size_to_factor else None
-
-
-def clipped(formula: Callable[..., Array], threshold: Any, *arrays: Array) -> Array:
-    """The update u = formula(*arrays), divided by max(1, rms(u) / d).
-
-    A stage of its own would have to keep u for the time after its norm is known. Here u is computed again.
-    """
-    u = formula(*arrays)
-    if threshold is None:
-        return u
-    rms = norms.rms(formula(*again(arrays)))
-    is_long = rms > threshold
-    return dtypes.scaled(jnp.where(is_long, threshold / jnp.where(is_long, rms, 1), 1), u)
 
 
 class adafactor(Optimizer):
@@ -150,7 +132,7 @@ class adafactor(Optimizer):
     def expand(self) -> chain:
         stages: list[Transformation] = [scale_by_factored_rms.of(self, step_offset=self.decay_offset, epsilon=self.eps)]
         if self.clipping_threshold is not None:
-            stages.append(identity())  # in optax clipping is a stage: the states have the same places
+            stages.append(clip_by_block_rms(self.clipping_threshold))
         stages.append(scale_by_learning_rate.of(self, flip_sign=False))
         if self.multiply_by_parameter_scale:
             stages.append(scale_by_param_block_rms())

@@ -35,6 +35,6 @@ class lamb(Optimizer):
         return chain(
             scale_by_adam.of(self),
             add_decayed_weights.of(self),
-            scale_by_trust_ratio(),  # XLA:CPU keeps the update until its norm is known: it computes no root twice
+            scale_by_trust_ratio(),
             scale_by_learning_rate.of(self),
         )

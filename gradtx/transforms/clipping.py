@@ -72,8 +72,8 @@ class clip_by_block_rms(Leafwise):
     threshold: NonNegative
     "Largest root mean square d of a leaf; 1 is the paper's."
 
-    def leaf(self, g: Array) -> Array:
-        return dtypes.scaled(_shrink(self.threshold, norms.rms(g)), g)
+    def leaf(self, g: Array, *, copy: Array) -> Array:
+        return dtypes.scaled(_shrink(self.threshold, norms.rms(copy)), g)
 
 
 class ClipByGlobalNormState(NamedTuple):

@@ -146,9 +146,9 @@ class scale_by_trust_ratio(Leafwise):
     eps: NonNegative = 0.0
     "Added to the update's norm, ε; 0 is usual."
 
-    def leaf(self, g: Array, *, param: Array) -> Array:
+    def leaf(self, g: Array, *, param: Array, copy: Array) -> Array:
         param_norm = jnp.maximum(norms.plain_norm(param), self.min_norm)
-        update_norm = jnp.maximum(norms.plain_norm(g), self.min_norm)
+        update_norm = jnp.maximum(norms.plain_norm(copy), self.min_norm)
         zero = (param_norm == 0) | (update_norm == 0)
         ratio = self.trust_coefficient * param_norm / jnp.where(zero, 1, update_norm + self.eps)
         return dtypes.scaled(jnp.where(zero, 1, ratio), g)
