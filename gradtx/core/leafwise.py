@@ -191,7 +191,7 @@ def _computed_anew(
         return g
     known = [None, *jax.tree.leaves(new_slots)]
     update, _ = with_results_replaced(
-        lambda *arrays: _apply_in_turn(stages, *arrays, proceed),
+        lambda g, slots, param: _apply_in_turn(stages, g, slots, param, proceed),
         numerics.again((g, slots, param)),
         lambda i, computed: numerics.again(known[i]) if i else computed,
         constant=numerics.again,

@@ -115,18 +115,14 @@ def _(primals: tuple[list[Array]], tangents: tuple[list[Array]]) -> Any:
 def _squares_if_needed(plain: Array, scales: Array, leaves: list[Array]) -> Array:
     """Sums of squares at the first and the last scale, by scale and leaf; zeros if the plain sums are safe.
 
-    On a CPU every sum reads the leaves from memory again. A loop, because its body is compiled once.
+    On a CPU every sum reads the leaves from memory again.
     """
 
-    def next_scale(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        i, squares = carry
-        scale = scales[2 * i]
-        new = jax.lax.concatenate([_square_at(scale, x) for x in leaves], 0)
-        return i + 1, jax.lax.dynamic_update_slice(squares, new[None], (i, 0))
+    def at(scale: Array) -> Array:
+        return jax.lax.concatenate([_square_at(scale, x) for x in leaves], 0)
 
-    count = jnp.where(_is_safe(jnp.sum(plain)), 2, 0)
     zeros = functools.reduce(varying_like, leaves, jnp.zeros((2, len(leaves)), scales.dtype))
-    return jax.lax.while_loop(lambda carry: carry[0] < 2, next_scale, (count, zeros))[1]
+    return jax.lax.cond(_is_safe(jnp.sum(plain)), lambda: zeros, lambda: jax.lax.map(at, scales[::2]))
 
 
 def _squares_at_once(plain: Array, scales: Array, leaves: list[Array]) -> Array:
