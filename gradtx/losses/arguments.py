@@ -49,14 +49,16 @@ def _real(loss: str, **given: Any) -> None:
 
 def _is_a(x: Any, kind: Any) -> bool:
     """Whether an array or a Python number has a dtype of this kind."""
-    if not (hasattr(x, "dtype") or hasattr(x, "__jax_array__") or isinstance(x, bool | int | float | complex)):
+    x = _array(x)
+    if not (hasattr(x, "dtype") or isinstance(x, bool | int | float | complex)):
         return False
-    return jnp.issubdtype(dtypes.dtype_of(_array(x)), kind)
+    return jnp.issubdtype(dtypes.dtype_of(x), kind)
 
 
 def _array(x: Any) -> Any:
     """The array in an object that stands for one, such as a variable of flax or Keras."""
-    return x.__jax_array__() if hasattr(x, "__jax_array__") else x
+    convert = None if isinstance(x, jax.Array) else getattr(x, "__jax_array__", None)
+    return x if convert is None else convert()
 
 
 def _widened(*given: Any) -> tuple[list[Array], np.dtype[Any]]:
