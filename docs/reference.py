@@ -25,6 +25,7 @@ ROOMS = {
     "core": "Core",
     "states": "States",
     "interop": "Interoperation",
+    "losses": "Losses",
     "keras": "Keras",
     "tools": "Trees, and what authors need",
 }
@@ -44,7 +45,8 @@ def modules(room: str) -> list[Any]:
         return [importlib.import_module(name) for name in TOOLS]
     package = importlib.import_module(f"gradtx.{room}")
     found = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
-    return [importlib.import_module(info.name) for info in sorted(found, key=lambda info: info.name) if not info.ispkg]
+    every = [importlib.import_module(info.name) for info in sorted(found, key=lambda info: info.name) if not info.ispkg]
+    return [module for module in every if getattr(module, "__all__", True)]
 
 
 def section(module: Any) -> str:
