@@ -75,8 +75,9 @@ def triplet_margin_loss(
 
         max(0, d(a, p) − d(a, n) + m),  with d(x, y) = (Σᵢ |xᵢ − yᵢ|ᵖ + ε)^(1 / p)
 
-    The vectors extend over `axis`; the result has the remaining axes. The three arrays have one shape. Axes beside
-    `axis` may be of size 1, such as anchors (n, 1, d) and negatives (1, m, d), and arrays may lack the leading axes.
+    The vectors extend over `axis`; the result has the remaining axes. `anchors` (a), `positives` (p) and `negatives`
+    (n) have one shape. Axes beside `axis` may be of size 1, such as anchors (n, 1, d) and negatives (1, m, d), and
+    arrays may lack the leading axes.
     `norm_degree` (p, at least 1) and `eps` (ε) are numbers or scalar arrays, `margin` (m) is a number, or an array that
     is broadcast to the shape of the result. Where two vectors are equal and ε is 0, the derivative of their distance is
     taken for 0.

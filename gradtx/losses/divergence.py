@@ -99,9 +99,11 @@ def generalized_kl_divergence(
 def convex_kl_divergence(
     log_predictions: ArrayLike, targets: ArrayLike, axis: Axes = -1, where: ArrayLike | None = None
 ) -> Array:
-    """The older name of `generalized_kl_divergence`, which gives a DeprecationWarning.
+    """The older name of `generalized_kl_divergence`; a call of it gives a DeprecationWarning.
 
         Σᵢ tᵢ (log tᵢ − log pᵢ) + pᵢ − tᵢ
+
+    The arguments are those of `kl_divergence`.
 
     Raises:
         TypeError: the predictions are not a floating-point array, the targets not real, or `where` is no mask of bools.

@@ -218,7 +218,7 @@ def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
     Array([0. , 1.5], dtype=float32)
     """
     ahead, k, in_range, dtype = _ahead_of_the_right_class("multiclass_hinge_loss", scores, labels)
-    is_right = jnp.arange(ahead.shape[-1]).reshape((1,) * (ahead.ndim - 1) + (-1,)) == k[..., None]
+    is_right = jax.lax.broadcasted_iota(k.dtype, ahead.shape, ahead.ndim - 1) == k[..., None]
     loss = jnp.max(jnp.where(is_right, ahead, ahead + 1), -1)
     return jnp.where(in_range, loss, jnp.nan).astype(dtype)
 

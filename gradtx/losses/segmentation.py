@@ -58,27 +58,12 @@ def dice_loss(
     ...     print(dice_loss(jnp.array([[[9.0], [-9.0], [-9.0], [-9.0]]]), masks))
     [0.2]
     """
-    loss = "dice_loss"
-    x, t, dtype = _images(loss, predictions, targets)
-    if apply_softmax:
-        p, q = _probabilities(x)
-    else:
-        _refuse_other_than_probabilities(loss, predictions, x.shape)
-        p, q = x, 1 - x
-    axes = tuple(range(1, x.ndim - 1)) if axis is None else arguments.axes_of(loss, axis, x.ndim)
-    if x.ndim - 1 in axes:
-        raise ValueError(f"{loss}: axis: expected axes beside the last, which has the classes, got {axis!r}")
-    hit, over, under = (jnp.sum(part, axes) for part in (p * t, p * (1 - t), q * t))
-    a = arguments.parameter(loss, "alpha", alpha, NonNegative, hit)
-    b = arguments.parameter(loss, "beta", beta, NonNegative, hit)
-    s = arguments.parameter(loss, "smooth", smooth, NonNegative, hit)
-    wrong = a * over + b * under
-    losses = numerics.quotient(wrong, hit + wrong + s, None)
+    x, t, dtype = _images("dice_loss", predictions, targets)
+    p, q = _probabilities("dice_loss", predictions, x, apply_softmax)
+    losses = _tversky("dice_loss", p, q, t, smooth, alpha, beta, axis)
     if class_weights is not None:
-        losses = losses * _class_weights(loss, class_weights, losses)
-    if ignore_background and losses.shape[-1] > 1:
-        losses = losses[..., 1:]
-    return _reduced(loss, losses, reduction).astype(dtype)
+        losses = losses * _class_weights(class_weights, losses)
+    return _reduced(_foreground(losses) if ignore_background else losses, reduction).astype(dtype)
 
 
 def multiclass_generalized_dice_loss(
@@ -107,22 +92,20 @@ def multiclass_generalized_dice_loss(
     0.000
     """
     loss = "multiclass_generalized_dice_loss"
-    _, t, _ = _images(loss, predictions, targets)
+    x, t, dtype = _images(loss, predictions, targets)
+    p, q = _probabilities(loss, predictions, x, apply_softmax)
+    losses = _tversky(loss, p, q, t, smooth, 0.5, 0.5, None) * _weights_of_classes(t)
+    return jnp.mean(_foreground(losses) if ignore_background else losses).astype(dtype)
+
+
+def _weights_of_classes(t: Array) -> Array:
+    """The squared inverses of how often the classes occur, with the mean 1, in the shape of the losses."""
     count = jnp.sum(t, tuple(range(t.ndim - 1)))
     occurs = count > 0
     rarest = jnp.min(jnp.where(occurs, count, jnp.inf))
     weights = jnp.where(occurs, (rarest / jnp.where(occurs, count, 1)) ** 2, 1)
     weights = jnp.where(jnp.isinf(rarest), 1, weights)
-    losses = dice_loss(
-        predictions,
-        targets,
-        class_weights=weights / jnp.mean(weights),
-        smooth=smooth,
-        apply_softmax=apply_softmax,
-        reduction="none",
-        ignore_background=ignore_background,
-    )
-    return jnp.mean(losses)
+    return jnp.broadcast_to(weights / jnp.mean(weights), (t.shape[0], t.shape[-1]) if t.ndim > 1 else t.shape)
 
 
 def binary_dice_loss(
@@ -146,7 +129,26 @@ def binary_dice_loss(
     """
     if np.ndim(predictions) == np.ndim(targets) and np.shape(predictions)[-1:] != (1,):
         predictions, targets = jnp.asarray(predictions)[..., None], jnp.asarray(targets)[..., None]
-    return dice_loss(predictions, targets, smooth=smooth, apply_softmax=apply_sigmoid)
+    x, t, dtype = _images("binary_dice_loss", predictions, targets)
+    p, q = _probabilities("binary_dice_loss", predictions, x, apply_sigmoid)
+    return jnp.mean(_tversky("binary_dice_loss", p, q, t, smooth, 0.5, 0.5, None), -1).astype(dtype)
+
+
+def _tversky(loss: str, p: Array, q: Array, t: Array, smooth: Any, alpha: Any, beta: Any, axis: Axes) -> Array:
+    """The losses of the classes, which are the last axis, from p and q = 1 − p."""
+    axes = tuple(range(1, t.ndim - 1)) if axis is None else arguments.axes_of(loss, axis, t.ndim)
+    if t.ndim - 1 in axes:
+        raise ValueError(f"{loss}: axis: expected axes beside the last, which has the classes, got {axis!r}")
+    hit, over, under = (jnp.sum(part, axes) for part in (p * t, p * (1 - t), q * t))
+    a = arguments.parameter(loss, "alpha", alpha, NonNegative, hit)
+    b = arguments.parameter(loss, "beta", beta, NonNegative, hit)
+    wrong = a * over + b * under
+    return numerics.quotient(wrong, hit + wrong + arguments.parameter(loss, "smooth", smooth, NonNegative, hit), None)
+
+
+def _foreground(losses: Array) -> Array:
+    """The losses without that of class 0, unless it is the only one."""
+    return losses[..., 1:] if losses.shape[-1] > 1 else losses
 
 
 def _images(loss: str, predictions: Any, targets: Any) -> tuple[Array, Array, np.dtype[Any]]:
@@ -166,8 +168,11 @@ def _images(loss: str, predictions: Any, targets: Any) -> tuple[Array, Array, np
     return x, t, dtype
 
 
-def _probabilities(x: Array) -> tuple[Array, Array]:
-    """p and 1 − p of logits: of a single class by the sigmoid, of several by the softmax."""
+def _probabilities(loss: str, predictions: Any, x: Array, are_logits: bool) -> tuple[Array, Array]:
+    """p and 1 − p of logits: of a single class by the sigmoid, of several by the softmax; or x itself and 1 − x."""
+    if not are_logits:
+        _refuse_other_than_probabilities(loss, predictions, x.shape)
+        return x, 1 - x
     if x.shape[-1] == 1:
         return jax.nn.sigmoid(x), jax.nn.sigmoid(-x)
     log_p = log_softmax(x, -1)
@@ -190,17 +195,17 @@ def _refuse_other_than_probabilities(loss: str, predictions: Any, shape: tuple[i
     )
 
 
-def _class_weights(loss: str, weights: Any, losses: Array) -> Array:
+def _class_weights(weights: Any, losses: Array) -> Array:
     """One weight for each class, in the shape of the losses."""
     if np.shape(weights) != losses.shape[-1:]:
         raise ValueError(
-            f"{loss}: class_weights: expected the shape {losses.shape[-1:]}, one number for each class, "
+            f"dice_loss: class_weights: expected the shape {losses.shape[-1:]}, one number for each class, "
             f"got {describe(weights)}"
         )
-    return arguments.parameter(loss, "class_weights", weights, NonNegative, losses)
+    return arguments.parameter("dice_loss", "class_weights", weights, NonNegative, losses)
 
 
-def _reduced(loss: str, losses: Array, reduction: str) -> Array:
+def _reduced(losses: Array, reduction: str) -> Array:
     """The losses of the classes, which are the last axis, as one."""
     if reduction == "none":
         return losses
@@ -208,4 +213,4 @@ def _reduced(loss: str, losses: Array, reduction: str) -> Array:
         return jnp.mean(losses, -1)
     if reduction == "sum":
         return jnp.sum(losses, -1)
-    raise ValueError(f"{loss}: reduction: expected 'mean', 'sum' or 'none', got {reduction!r}")
+    raise ValueError(f"dice_loss: reduction: expected 'mean', 'sum' or 'none', got {reduction!r}")
