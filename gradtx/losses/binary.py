@@ -80,7 +80,8 @@ def _log_of_miss(x: Array, y: Array) -> Array:
     log_q = jnp.where(y > 0, -jax.nn.softplus(x), -jnp.inf)
     larger = jax.lax.stop_gradient(jnp.maximum(log_p, log_q))
     larger = jnp.where(jnp.isinf(larger), 0, larger)
-    return larger + jnp.log((1 - y) * jnp.exp(log_p - larger) + y * jnp.exp(log_q - larger))
+    log_miss = larger + jnp.log((1 - y) * jnp.exp(log_p - larger) + y * jnp.exp(log_q - larger))
+    return jnp.where(log_miss == 0, 0, log_miss)  # its derivative vanishes there, and may meet an infinite factor
 
 
 def hinge_loss(predictor_outputs: ArrayLike, targets: ArrayLike) -> Array:

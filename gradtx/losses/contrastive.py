@@ -13,7 +13,7 @@ from gradtx.core.hyperparams import AtLeastOne, NonNegative, Number, Positive
 from gradtx.losses import arguments
 from gradtx.losses.arguments import Axes
 from gradtx.losses.similarity import unit
-from gradtx.losses.stable import logsumexp
+from gradtx.losses.stable import held, logsumexp
 
 __all__ = ["ntxent", "triplet_margin_loss"]
 
@@ -110,7 +110,7 @@ def _distance(difference: Array, degree: Any, least: Array, axes: tuple[int, ...
     largest = jnp.max(jax.lax.stop_gradient(size), axes, keepdims=True, initial=0)
     c = jnp.maximum(largest, jax.lax.stop_gradient(least ** (1 / degree)))
     c = jnp.where(c > 0, c, 1)
-    total = jnp.sum(_power(size / c, degree), axes, keepdims=True) + _power(least ** (1 / degree) / c, degree)
+    total = jnp.sum(_power(held(size / c), degree), axes, keepdims=True) + _power(least ** (1 / degree) / c, degree)
     return jnp.squeeze(c * _power(total, 1 / degree), axes)
 
 

@@ -96,10 +96,11 @@ def _ctc(
     (x,), dtype = arguments.elements(loss, logits=logits)
     blank = _class_of_blank(loss, blank_id, x.shape[-1])
     y, in_range = arguments.class_numbers(loss, labels, np.shape(labels), x.shape[-1])
-    is_label = jnp.asarray(label_paddings) == 0
+    is_label = ~jnp.asarray(label_paddings).astype(bool)
     log_p = log_softmax(x, -1)
     log_p_of_labels = jnp.take_along_axis(log_p, y[:, None, :], 2, mode="clip")
-    blanks, emitted = _forward(log_p[:, :, blank], log_p_of_labels, jnp.asarray(logit_paddings) != 0, _repeats(y))
+    is_padding = jnp.asarray(logit_paddings).astype(bool)
+    blanks, emitted = _forward(log_p[:, :, blank], log_p_of_labels, is_padding, _repeats(y))
     blanks = blanks.at[-1].set(_spelt(blanks[-1], emitted[-1]))
 
     log_zero = _log_zero(loss, log_epsilon, x)

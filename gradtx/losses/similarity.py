@@ -9,6 +9,7 @@ from gradtx.core import numerics
 from gradtx.core.hyperparams import NonNegative
 from gradtx.losses import arguments
 from gradtx.losses.arguments import Axes
+from gradtx.losses.stable import held
 
 __all__ = ["cosine_distance", "cosine_similarity"]
 
@@ -89,7 +90,7 @@ def unit(x: Array, shortest: float | Array, axes: tuple[int, ...]) -> tuple[Arra
     """
     largest = jnp.max(jnp.abs(jax.lax.stop_gradient(x)), axes, keepdims=True, initial=0)
     scale = jnp.where(largest > 0, largest, 1)
-    x = x / scale  # the squares of its elements are at most 1
+    x = held(x / scale)  # the squares of its elements are at most 1
     norm = numerics.sqrt(jnp.sum(x * x, axes, keepdims=True))
     floor = jnp.asarray(shortest, x.dtype) / scale
     is_short = norm <= floor

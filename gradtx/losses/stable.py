@@ -12,6 +12,17 @@ from gradtx.losses.arguments import Axes
 __all__ = []
 
 
+@jax.custom_jvp
+def held(x: Array) -> Array:
+    """`x` as it is computed. From constants, XLA otherwise makes (x / c)² of x² / c², which overflows."""
+    return jax.lax.optimization_barrier(x)
+
+
+@held.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return held(*primals), tangents[0]
+
+
 def times(weight: Array, x: Array) -> Array:
     """w x, and 0 where w is 0 and x infinite, as 0 log 0 is taken for 0."""
     return weight * jnp.where((weight == 0) & jnp.isinf(x), 0, x)
