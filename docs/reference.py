@@ -36,7 +36,13 @@ def write_reference(folder: Path) -> None:
     """Write `folder`/ROOM.md for every room, each module a section, each public name an entry."""
     folder.mkdir(exist_ok=True)
     for room, title in ROOMS.items():
-        (folder / f"{room}.md").write_text(f"# {title}\n\n" + "\n".join(map(section, modules(room))))
+        (folder / f"{room}.md").write_text(f"# {title}\n\n{about(room)}" + "\n".join(map(section, modules(room))))
+
+
+def about(room: str) -> str:
+    """What the docstring of a room's package says of all its modules."""
+    doc = "" if room == "tools" else inspect.getdoc(importlib.import_module(f"gradtx.{room}"))
+    return f"{markdown(doc)}\n\n" if doc else ""
 
 
 def modules(room: str) -> list[Any]:

@@ -587,7 +587,7 @@ def test_ctc_is_the_sum_over_all_paths(blank, x64):
     np.testing.assert_allclose(value, exact, rtol=1e-12)
     assert not gradient[3].any()
     assert not gradient[paddings[0]].any()
-    jax.test_util.check_grads(lambda x: jnp.sum(f(x)), (jnp.asarray(logits),), order=2, modes=["rev"])
+    jax.test_util.check_grads(lambda x: jnp.sum(f(x)), (jnp.asarray(logits),), order=1, modes=["rev"])
 
 
 def test_ctc_is_never_negative():
@@ -750,6 +750,8 @@ def test_what_stands_for_an_array_is_one():
             return jnp.array([1.0, 2.0])
 
     assert losses.squared_error(jnp.array([1.0, 0.0]), Variable()).tolist() == [0, 4]
+    with pytest.raises(ValueError, match="targets: expected the shape"):
+        losses.squared_error(jnp.zeros((2, 1)), Variable())
     assert losses.l2_loss(np.array([1.0, 0.0]), np.float32(2)).tolist() == [0.5, 2]
 
 

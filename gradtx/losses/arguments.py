@@ -41,10 +41,12 @@ def not_boolean(loss: str, cure: str, **given: Any) -> None:
             raise TypeError(f"{loss}: {name}: expected numbers, got {describe(x)}; {cure}")
 
 
-def _real(loss: str, **given: Any) -> None:
+def _real(loss: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The arrays and numbers that are given, by name. Refuse what is not real."""
     for name, x in given.items():
         if not any(_is_a(x, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
             raise TypeError(f"{loss}: {name}: expected an array of real numbers, got {describe(x)}")
+    return {name: _array(x) for name, x in given.items()}
 
 
 def _is_a(x: Any, kind: Any) -> bool:
@@ -61,9 +63,8 @@ def _array(x: Any) -> Any:
     return x if convert is None else convert()
 
 
-def _widened(*given: Any) -> tuple[list[Array], np.dtype[Any]]:
+def _widened(*arrays: Any) -> tuple[list[Array], np.dtype[Any]]:
     """The arrays in the dtype of the computation, at least float32, and the dtype that they have in common."""
-    arrays = [_array(x) for x in given]
     with jax.numpy_dtype_promotion("standard"):
         dtype = np.dtype(jnp.result_type(*arrays))
     return [dtypes.cast(x, numerics.compute_dtype(dtype)) for x in arrays], dtype
@@ -77,7 +78,7 @@ def elements(loss: str, **given: Any) -> tuple[list[Array], np.dtype[Any]]:
 
     They have one shape, or are scalars, which are broadcast to it.
     """
-    _real(loss, **given)
+    given = _real(loss, given)
     first = next((name for name, x in given.items() if np.shape(x)), next(iter(given)))
     shape = np.shape(given[first])
     for name, x in given.items():
@@ -96,7 +97,7 @@ def vectors(loss: str, axis: Axes, **given: Any) -> tuple[list[Array], tuple[int
     The sizes along `axis` agree. Beside it, arrays of the same rank may have axes of size 1, which are broadcast, and
     floating-point arrays may lack the leading axes.
     """
-    _real(loss, **given)
+    given = _real(loss, given)
     first = max(given, key=lambda name: np.ndim(given[name]))
     rank = np.ndim(given[first])
     axes = axes_of(loss, axis, rank)

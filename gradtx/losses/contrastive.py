@@ -106,11 +106,11 @@ def triplet_margin_loss(
 def _distance(difference: Array, degree: Any, least: Array, axes: tuple[int, ...]) -> Array:
     """(Σ |x|ᵖ + ε)^(1 / p), computed from x / c, so that no power overflows or vanishes."""
     degree = jnp.asarray(degree, difference.dtype)
-    size = jnp.abs(difference)
+    size = jnp.abs(held(difference))
     largest = jnp.max(jax.lax.stop_gradient(size), axes, keepdims=True, initial=0)
     c = jnp.maximum(largest, jax.lax.stop_gradient(least ** (1 / degree)))
     c = jnp.where(c > 0, c, 1)
-    total = jnp.sum(_power(held(size / c), degree), axes, keepdims=True) + _power(least ** (1 / degree) / c, degree)
+    total = jnp.sum(_power(size / c, degree), axes, keepdims=True) + _power(least ** (1 / degree) / c, degree)
     return jnp.squeeze(c * _power(total, 1 / degree), axes)
 
 

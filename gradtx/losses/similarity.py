@@ -88,16 +88,17 @@ def unit(x: Array, shortest: float | Array, axes: tuple[int, ...]) -> tuple[Arra
     The latter is 0 unless the vector is shorter. Of a vector of zeros the result is zero, with the derivative 0 if
     `shortest` is 0.
     """
+    x = held(x)
     largest = jnp.max(jnp.abs(jax.lax.stop_gradient(x)), axes, keepdims=True, initial=0)
     scale = jnp.where(largest > 0, largest, 1)
-    x = held(x / scale)  # the squares of its elements are at most 1
+    x = x / scale  # the squares of its elements are at most 1
     norm = numerics.sqrt(jnp.sum(x * x, axes, keepdims=True))
     floor = jnp.asarray(shortest, x.dtype) / scale
     is_short = norm <= floor
     length = jnp.where(is_short, floor, norm)
-    result = jnp.where(length > 0, x / jnp.where(length > 0, length, 1), 0)
-    lack = jnp.where(is_short, 1 - jnp.sum(result * result, axes, keepdims=True), 0)
-    return result, jnp.squeeze(lack, axes)
+    inverse = jnp.where(length > 0, 1 / jnp.where(length > 0, length, 1), 0)
+    lack = jnp.where(is_short, 1 - (norm * inverse) ** 2, 0)
+    return x * inverse, jnp.squeeze(lack, axes)
 
 
 def _included(x: Array, mask: Array | None) -> Array:

@@ -14,7 +14,7 @@ __all__ = []
 
 @jax.custom_jvp
 def held(x: Array) -> Array:
-    """`x` as it is computed. From constants, XLA otherwise makes (x / c)² of x² / c², which overflows."""
+    """`x`, but not as a constant, for which XLA would make x² / c² of (x / c)², and x² may overflow."""
     return jax.lax.optimization_barrier(x)
 
 
