@@ -52,7 +52,7 @@ def softmax_cross_entropy(
     [0.2761 2.9518]
     """
     y, log_p, axes, dtype = _labels_and_log_softmax("softmax_cross_entropy", logits, labels, axis, where)
-    return -jnp.sum(times(y, log_p), axes).astype(dtype)
+    return jnp.sum(times(y, -log_p), axes).astype(dtype)
 
 
 def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
@@ -70,7 +70,7 @@ def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
     0.6931
     """
     y, log_p, axes, dtype = _labels_and_log_softmax("safe_softmax_cross_entropy", logits, labels, -1, None)
-    return -jnp.sum(times(y, log_p), axes).astype(dtype)
+    return jnp.sum(times(y, -log_p), axes).astype(dtype)
 
 
 def poly_loss_cross_entropy(
@@ -99,7 +99,7 @@ def poly_loss_cross_entropy(
     """
     loss = "poly_loss_cross_entropy"
     y, log_p, axes, dtype = _labels_and_log_softmax(loss, logits, labels, axis, where)
-    cross_entropy = -jnp.sum(times(y, log_p), axes)
+    cross_entropy = jnp.sum(times(y, -log_p), axes)
     weight = arguments.parameter(loss, "epsilon", epsilon, Number, cross_entropy)
     return (cross_entropy + weight * jnp.sum(y * -jnp.expm1(log_p), axes)).astype(dtype)
 

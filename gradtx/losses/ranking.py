@@ -51,7 +51,7 @@ def ranking_softmax_loss(
     included = arguments.mask(loss, where, x.shape)
     if included is not None:
         x, y = jnp.where(included, x, -jnp.inf), jnp.where(included, y, 0)
-    losses = -jnp.sum(times(y, log_softmax(x, axes)), axes)
+    losses = jnp.sum(times(y, -log_softmax(x, axes)), axes)
     lists = None if included is None else jnp.any(included, axes)
     return jnp.asarray(_reduced(losses, lists, reduce_fn)).astype(dtype)
 
