@@ -451,6 +451,7 @@ def test_margins_of_several_classes_keep_small_differences_of_large_scores():
     assert losses.multiclass_perceptron_loss(scores, 1 - labels) == 2
     assert losses.multiclass_sparsemax_loss(scores, 1 - labels) == 2
     assert losses.multiclass_sparsemax_loss(HUGE * jnp.array([[1.0, -1.0]]), labels) == 0
+    assert losses.multiclass_sparsemax_loss(HUGE * jnp.array([[-1.0, 1.0, 0.5]]), labels) == INF
 
 
 def test_multiclass_sparsemax_has_first_and_second_derivatives(x64):
@@ -526,9 +527,13 @@ def test_dice_of_nothing_is_zero():
     value, gradient = by_first(f, p, p)
     assert value.tolist() == [[0, 0]]
     assert np.isfinite(gradient).all()
-    value, gradient = by_first(functools.partial(losses.dice_loss, smooth=0.0), HUGE * (2 * p - 1), p)
-    assert value == [0]
+    f = functools.partial(losses.dice_loss, smooth=0.0, reduction="none")
+    value, gradient = by_first(f, HUGE * (2 * p - 1), p)
+    assert value.tolist() == [[0, 0]]
     assert not gradient.any()
+    value, gradient = by_first(f, 89 * (2 * p - 1), p)  # 10⁻³⁹ of class 0 are predicted, which is nothing, too
+    assert value.tolist() == [[0, 0]]
+    assert np.isfinite(gradient).all()
 
 
 def test_dice_of_probabilities():

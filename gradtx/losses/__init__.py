@@ -8,8 +8,8 @@
 
 What holds for all of them:
 
-- Values are right for every finite argument, however large or small, as far as they are representable. A gradient is
-  NaN only where a loss is.
+- Values are right for every finite argument, however large or small, if neither they nor differences of arguments
+  overflow. The gradient is never NaN for finite arguments.
 - Predictions, logits and scores are floating-point arrays; targets and labels may also be integers or bools where
   nothing else is said. Half precision is computed in float32. The result has the dtype that JAX's promotion gives to
   the arguments that are arrays, also under strict promotion; parameters, such as a margin, do not count.

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from gradtx.core.hyperparams import Fraction, Number
 from gradtx.losses import arguments
 from gradtx.losses.arguments import Axes
-from gradtx.losses.stable import log_softmax, shifted, sparsemax, times
+from gradtx.losses.stable import finite_maximum, log_softmax, shifted, sparsemax, times
 
 __all__ = [
     "multiclass_hinge_loss",
@@ -217,7 +217,8 @@ def multiclass_hinge_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
     >>> multiclass_hinge_loss(jnp.array([[10.0, 3.0], [2.0, 2.5]]), jnp.array([0, 0]))
     Array([0. , 1.5], dtype=float32)
     """
-    ahead, k, in_range, dtype = _ahead_of_the_right_class("multiclass_hinge_loss", scores, labels)
+    z, k, in_range, dtype = _scores_and_classes("multiclass_hinge_loss", scores, labels)
+    ahead = z - _of_class(z, k)[..., None]
     is_right = jax.lax.broadcasted_iota(k.dtype, ahead.shape, ahead.ndim - 1) == k[..., None]
     loss = jnp.max(jnp.where(is_right, ahead, ahead + 1), -1)
     return jnp.where(in_range, loss, jnp.nan).astype(dtype)
@@ -240,8 +241,8 @@ def multiclass_perceptron_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
     >>> multiclass_perceptron_loss(jnp.array([[10.0, 3.0], [2.0, 2.5]]), jnp.array([0, 0]))
     Array([0. , 0.5], dtype=float32)
     """
-    ahead, _, in_range, dtype = _ahead_of_the_right_class("multiclass_perceptron_loss", scores, labels)
-    return jnp.where(in_range, jnp.max(ahead, -1), jnp.nan).astype(dtype)
+    z, k, in_range, dtype = _scores_and_classes("multiclass_perceptron_loss", scores, labels)
+    return jnp.where(in_range, jnp.max(z, -1) - _of_class(z, k), jnp.nan).astype(dtype)
 
 
 def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
@@ -261,8 +262,10 @@ def multiclass_sparsemax_loss(scores: ArrayLike, labels: ArrayLike) -> Array:
     >>> multiclass_sparsemax_loss(jnp.array([[2.0, 0.5, 0.0], [0.5, 0.5, 0.0]]), jnp.array([0, 0]))
     Array([0.  , 0.25], dtype=float32)
     """
-    ahead, _, in_range, dtype = _ahead_of_the_right_class("multiclass_sparsemax_loss", scores, labels)
-    return jnp.where(in_range, _sparsemax_conjugate(ahead), jnp.nan).astype(dtype)
+    z, k, in_range, dtype = _scores_and_classes("multiclass_sparsemax_loss", scores, labels)
+    largest = finite_maximum(z, -1)
+    loss = _sparsemax_conjugate(z - largest) + (largest[..., 0] - _of_class(z, k))
+    return jnp.where(in_range, loss, jnp.nan).astype(dtype)
 
 
 @jax.custom_jvp
@@ -278,9 +281,9 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     return _sparsemax_conjugate(z), jnp.sum(sparsemax(z) * dz, -1)
 
 
-def _ahead_of_the_right_class(loss: str, scores: Any, labels: Any) -> tuple[Array, Array, Array, np.dtype[Any]]:
-    """zⱼ − zₖ; the numbers of the classes, and whether they are in range; and the dtype of the result."""
+def _scores_and_classes(loss: str, scores: Any, labels: Any) -> tuple[Array, Array, Array, np.dtype[Any]]:
+    """The scores; the numbers of the right classes, and whether they are in range; and the dtype of the result."""
     arguments.floating(loss, scores=scores)
     (z,), _, dtype = arguments.vectors(loss, -1, scores=scores)
     k, in_range = arguments.class_numbers(loss, labels, z.shape[:-1], z.shape[-1])
-    return z - _of_class(z, k)[..., None], k, in_range, dtype
+    return z, k, in_range, dtype

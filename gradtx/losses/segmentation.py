@@ -1,5 +1,6 @@
 """Losses between a predicted mask of an image and the true one, by how far they overlap."""
 
+import math
 from typing import Any
 
 import jax
@@ -9,7 +10,6 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from gradtx.core import numerics
 from gradtx.core.check import describe
 from gradtx.core.hyperparams import NonNegative
 from gradtx.losses import arguments
@@ -143,7 +143,9 @@ def _tversky(loss: str, p: Array, q: Array, t: Array, smooth: Any, alpha: Any, b
     a = arguments.parameter(loss, "alpha", alpha, NonNegative, hit)
     b = arguments.parameter(loss, "beta", beta, NonNegative, hit)
     wrong = a * over + b * under
-    return numerics.quotient(wrong, hit + wrong + arguments.parameter(loss, "smooth", smooth, NonNegative, hit), None)
+    total = hit + wrong + arguments.parameter(loss, "smooth", smooth, NonNegative, hit)
+    is_nothing = total < math.sqrt(float(jnp.finfo(total.dtype).tiny))  # the derivative would overflow
+    return jnp.where(is_nothing, 0, wrong / jnp.where(is_nothing, 1, total))
 
 
 def _foreground(losses: Array) -> Array:

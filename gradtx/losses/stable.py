@@ -40,7 +40,7 @@ def logaddexp(a: Array, b: Array) -> Array:
 
 def logsumexp(x: Array, axes: Axes) -> Array:
     """log Σ eˣ over some axes, which is −∞ if every x is, with the derivative 0 there."""
-    largest = _finite_maximum(x, axes)
+    largest = finite_maximum(x, axes)
     total = jnp.sum(jnp.exp(x - largest), axes)
     is_zero = total == 0
     return jnp.where(is_zero, -jnp.inf, jnp.log(jnp.where(is_zero, 1, total)) + jnp.squeeze(largest, axes))
@@ -51,7 +51,7 @@ def shifted(x: Array, axes: Axes) -> tuple[Array, Array]:
 
     Their difference is log softmax. Where every x is −∞, they are −∞ and 0.
     """
-    difference = x - _finite_maximum(x, axes)
+    difference = x - finite_maximum(x, axes)
     total = jnp.sum(jnp.exp(difference), axes, keepdims=True)
     return difference, jnp.log(jnp.where(total == 0, 1, total))
 
@@ -62,7 +62,7 @@ def log_softmax(x: Array, axes: Axes) -> Array:
     return difference - log_total
 
 
-def _finite_maximum(x: Array, axes: Axes) -> Array:
+def finite_maximum(x: Array, axes: Axes) -> Array:
     """The largest x over some axes, which are kept with size 1, and 0 where that is infinite. A constant to `grad`."""
     largest = jnp.max(jax.lax.stop_gradient(x), axes, keepdims=True, initial=-jnp.inf)
     return jnp.where(jnp.isinf(largest), 0, largest)
@@ -73,7 +73,7 @@ def sparsemax(scores: Array) -> Array:
 
     Martins & Astudillo, 2016, Algorithm 1. https://arxiv.org/abs/1602.02068
     """
-    z = jnp.maximum(scores - _finite_maximum(scores, -1), -1)  # what lies lower than 1 below the maximum gets 0 anyway
+    z = jnp.maximum(scores - finite_maximum(scores, -1), -1)  # what lies lower than 1 below the maximum gets 0 anyway
     descending = -jnp.sort(-jax.lax.stop_gradient(z), -1)
     ranks = jnp.arange(1, z.shape[-1] + 1, dtype=z.dtype).reshape((1,) * (z.ndim - 1) + (-1,))
     is_large = 1 + ranks * descending > jnp.cumsum(descending, -1)
