@@ -271,7 +271,7 @@ def test_binary_cross_entropy_of_any_logit(label):
     assert_value_and_gradient(losses.sigmoid_binary_cross_entropy, LOGITS, args, value, gradient)
 
 
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
 def test_focal_loss_of_any_finite_logit(gamma):
     x = np.array([HUGE, -HUGE, 1e4, -1e4, 100, -100, 3, -3, 0.0])
     value = expit(-x) ** gamma * np.logaddexp(0, -x)
@@ -381,7 +381,9 @@ def test_huber_loss_is_that_of_scipy():
 SCALES = [1e-30, 1.0, 1e30]  # whose squares are 0, 1 and ∞ in single precision
 
 
-@pytest.mark.parametrize(("a", "b"), list(itertools.product(SCALES, SCALES)))
+@pytest.mark.parametrize(
+    ("a", "b"), [(1.0, 1.0), *itertools.permutations(SCALES[::2], 2), (1e-30, 1e-30), (1e30, 1e30)]
+)
 def test_cosines_of_vectors_of_any_size(a, b):
     x, y = jnp.asarray(a * X, jnp.float32), jnp.asarray(b * Y, jnp.float32)
     exact = np.array([scipy.spatial.distance.cosine(*rows) for rows in zip(X, Y, strict=True)])
@@ -467,6 +469,43 @@ def test_multiclass_sparsemax_has_first_and_second_derivatives(x64):
     np.testing.assert_allclose(jax.hessian(f)(z), np.diag(on) - np.outer(on, on) / on.sum(), atol=1e-15)
 
 
+EXTREMES = np.array([0, 1e-45, 1e-38, -1e-20, 1e-4, -1, 17, 89, -104, -1e4, 1e19, HUGE / 2, HUGE, -HUGE], np.float32)
+
+
+def test_no_finite_arguments_make_nan():
+    """Neither values nor gradients, whatever the sizes; the results that float32 does not hold are infinite."""
+    rng = np.random.default_rng(0)
+    x, y = (jnp.asarray(rng.choice(EXTREMES, (2000, 3))) for _ in range(2))
+    bits, k = jnp.asarray(rng.choice(np.float32([0, 0.3, 1]), (2000, 3))), jnp.asarray(rng.integers(0, 3, 2000))
+    hot, log_p = jax.nn.one_hot(k, 3), jnp.minimum(x, 0)
+    images, masks = x[:1998].reshape(-1, 3, 3), hot[:1998].reshape(-1, 3, 3)
+    calls = [
+        *((f, x, y) for f in (losses.huber_loss, losses.log_cosh, losses.cosine_similarity, losses.cosine_distance)),
+        *((f, x, bits) for f in (losses.sigmoid_binary_cross_entropy, losses.sigmoid_focal_loss)),
+        *((functools.partial(losses.sigmoid_focal_loss, gamma=gamma), x, bits) for gamma in (0.5, 5.0)),
+        *((getattr(losses, name), x, hot) for name in ("softmax_cross_entropy", "poly_loss_cross_entropy")),
+        *(
+            (getattr(losses, name), x, k)
+            for name in losses.__all__
+            if name.startswith("multiclass_") and "d" not in name
+        ),
+        (losses.softmax_cross_entropy_with_integer_labels, x, k),
+        (losses.kl_divergence, log_p, hot),
+        (losses.kl_divergence_with_log_targets, log_p, jnp.minimum(y, 0)),
+        (functools.partial(losses.dice_loss, smooth=0.0), images, masks),
+        (jax.vmap(losses.ntxent), images, k[:1998].reshape(-1, 3)),
+        (lambda x: losses.ctc_loss(x, jnp.zeros((666, 3)), k[:666, None] % 2 + 1, jnp.zeros((666, 1))), images),
+    ]
+    every = jax.jit(lambda: [by_first_argument(*call) for call in calls])()
+    for (f, *_), (value, gradient) in zip(calls, every, strict=True):
+        assert not np.isnan(value).any(), f
+        assert not np.isnan(gradient).any(), f
+
+
+def by_first_argument(f: Any, x: Any, *args: Any) -> tuple[Any, Any]:
+    return f(x, *args), jax.grad(lambda x: jnp.sum(f(x, *args)))(x)
+
+
 # Embeddings.
 
 
@@ -496,7 +535,7 @@ def test_ntxent_without_pairs_or_others():
         assert not gradient.any()
 
 
-@pytest.mark.parametrize("degree", [1, 1.5, 2, 3, jnp.float32(3)])
+@pytest.mark.parametrize("degree", [1, 2, np.float32(3)])
 def test_triplets_with_any_norm(degree):
     """Also with an odd degree, of which optax takes the powers of negative numbers."""
     a, p, n = X, Y, numbers(4, 3, seed=9)
@@ -509,7 +548,7 @@ def test_triplets_with_any_norm(degree):
 
 
 @pytest.mark.parametrize("eps", [0.0, 1e-6])
-@pytest.mark.parametrize("degree", [1, 2, 3])
+@pytest.mark.parametrize("degree", [1, 2])
 def test_triplets_of_equal_vectors(degree, eps):
     x = jnp.ones((1, 3))
     value, gradient = by_first(losses.triplet_margin_loss, x, x, x, -1, degree, 1.0, eps)
