@@ -288,12 +288,10 @@ def test_labels_without_a_class_make_a_loss_of_nan():
     assert np.isnan(losses.sigmoid_focal_loss(jnp.zeros(3), jnp.array([-0.1, 1.1, NAN]))).all()
     assert np.isnan(losses.sparsemax_loss(jnp.zeros(2), jnp.array([-1, 2]))).all()
     outside = jnp.array([-1, 3, -100, 2**31 - 1])
-    for name in ("hinge_loss", "perceptron_loss", "sparsemax_loss"):
-        assert np.isnan(getattr(losses, f"multiclass_{name}")(jnp.zeros((4, 3)), outside)).all()
-    assert np.isnan(losses.softmax_cross_entropy_with_integer_labels(jnp.zeros((4, 3)), outside)).all()
-    assert np.isnan(
-        losses.softmax_cross_entropy_with_integer_labels(jnp.zeros((1, 300)), jnp.array([-1], jnp.int8))
-    ).all()
+    names = [f"multiclass_{name}_loss" for name in ("hinge", "perceptron", "sparsemax")]
+    for name in (*names, "softmax_cross_entropy_with_integer_labels"):
+        assert np.isnan(jax.jit(getattr(losses, name))(jnp.zeros((4, 3)), outside)).all()
+        assert np.isnan(jax.jit(getattr(losses, name))(jnp.zeros((1, 300)), outside[:1].astype(jnp.int8))).all()
 
 
 def test_labels_to_ignore_leave_no_trace():
@@ -396,17 +394,16 @@ def test_cosines_of_vectors_of_any_size(a, b):
 
 
 def test_cosines_at_the_corners():
-    zero, x = jnp.zeros((1, 3)), jnp.array([[1.0, 2.0, 3.0]])
-    for pair, similarity in (((zero, x), 0), ((x, zero), 0), ((zero, zero), 0), ((x, 2 * x), 1), ((x, -x), -1)):
-        value, gradient = by_first(losses.cosine_similarity, *pair)
-        np.testing.assert_allclose(value, [similarity], rtol=1e-6)
-        np.testing.assert_allclose(gradient, 0 * x, atol=1e-7)
-        value, gradient = by_first(losses.cosine_distance, *pair)
-        np.testing.assert_allclose(value, [1 - similarity], atol=1e-6)
-        np.testing.assert_allclose(gradient, 0 * x, atol=1e-7)
-    assert losses.cosine_distance(x, x)[0] == 0
-    near = losses.cosine_distance(jnp.array([1.0, 0.0]), jnp.array([1.0, 1e-5]))
-    np.testing.assert_allclose(near, 0.5e-10, rtol=1e-5)  # 1 − cos is 0 in single precision
+    """Vectors of zeros, equal and opposite ones: nowhere is there a direction in which to go."""
+    zero, x = jnp.zeros(3), jnp.array([1.0, 2.0, 3.0])
+    first, second = jnp.stack([zero, x, zero, x, x]), jnp.stack([x, zero, zero, 2 * x, -x])
+    similarities = np.array([0, 0, 0, 1, -1])
+    for f, want in ((losses.cosine_similarity, similarities), (losses.cosine_distance, 1 - similarities)):
+        value, gradient = by_first(f, first, second)
+        np.testing.assert_allclose(value, want, atol=2e-7)
+        np.testing.assert_allclose(gradient, 0 * first, atol=1e-7)
+    near = losses.cosine_distance(jnp.array([[1.0, 0.0]] * 2), jnp.array([[1.0, 0.0], [1.0, 1e-5]]))
+    np.testing.assert_allclose(near, [0, 0.5e-10], rtol=1e-5)  # 1 − cos is 0 in single precision
 
 
 def test_the_smallest_norm_of_cosines():
@@ -459,14 +456,14 @@ def test_margins_of_several_classes_keep_small_differences_of_large_scores():
 def test_multiclass_sparsemax_has_first_and_second_derivatives(x64):
     """p − e of the class, whose derivative is that of the projection: (diag s − s sᵀ / |s|) on its support s."""
     z, k = jnp.asarray(numbers(9) / 3), jnp.asarray(4)
-    p = np.asarray(stable.sparsemax(z))
+    p = np.asarray(jax.jit(stable.sparsemax)(z))
     on = (p > 0).astype(float)
     assert 2 < on.sum() < 9
     np.testing.assert_allclose(p.sum(), 1)
     np.testing.assert_allclose(p[on > 0] - np.asarray(z)[on > 0], (p - np.asarray(z))[np.argmax(p)])
     f = functools.partial(losses.multiclass_sparsemax_loss, labels=k)
-    np.testing.assert_allclose(jax.grad(f)(z), p - np.eye(9)[4], atol=1e-15)
-    np.testing.assert_allclose(jax.hessian(f)(z), np.diag(on) - np.outer(on, on) / on.sum(), atol=1e-15)
+    np.testing.assert_allclose(jax.jit(jax.grad(f))(z), p - np.eye(9)[4], atol=1e-15)
+    np.testing.assert_allclose(jax.jit(jax.hessian(f))(z), np.diag(on) - np.outer(on, on) / on.sum(), atol=1e-15)
 
 
 EXTREMES = np.array([0, 1e-45, 1e-38, -1e-20, 1e-4, -1, 17, 89, -104, -1e4, 1e19, HUGE / 2, HUGE, -HUGE], np.float32)
@@ -631,7 +628,7 @@ def test_ctc_is_the_sum_over_all_paths(blank, x64):
     np.testing.assert_allclose(value, exact, rtol=1e-12)
     assert not gradient[3].any()
     assert not gradient[paddings[0]].any()
-    jax.test_util.check_grads(lambda x: jnp.sum(f(x)), (jnp.asarray(logits),), order=1, modes=["rev"])
+    jax.test_util.check_grads(jax.jit(lambda x: jnp.sum(f(x))), (jnp.asarray(logits),), order=1, modes=["rev"])
 
 
 def test_ctc_is_never_negative():
@@ -663,9 +660,9 @@ def test_ctc_of_labels_that_are_none():
     value, gradient = by_first(losses.ctc_loss, jnp.zeros((4, 3, 4)), zeros, labels, paddings)
     assert np.isnan(value).all()
     assert not gradient.any()
-    assert losses.ctc_loss(jnp.zeros((1, 2, 4)), zeros[:1, :2], labels[:1], jnp.ones((1, 2))) > 0
-    empty = losses.ctc_loss(jnp.zeros((1, 2, 4)), zeros[:1, :2], jnp.zeros((1, 0), jnp.int32), jnp.zeros((1, 0)))
-    np.testing.assert_allclose(empty, [2 * np.log(4)], rtol=1e-6)
+    f = jax.jit(lambda labels, paddings: losses.ctc_loss(jnp.zeros((1, 2, 4)), zeros[:1, :2], labels, paddings))
+    for none in (f(labels[:1], jnp.ones((1, 2))), f(jnp.zeros((1, 0), jnp.int32), jnp.zeros((1, 0)))):
+        np.testing.assert_allclose(none, [2 * np.log(4)], rtol=1e-6)
 
 
 # Fenchel–Young losses.
@@ -674,13 +671,15 @@ def test_ctc_of_labels_that_are_none():
 def test_fenchel_young_losses():
     """Of log Σ exp it is cross entropy; arguments go to the function, and leading axes may be missing."""
     loss = losses.make_fenchel_young_loss(jax.nn.logsumexp)
-    x, y = jnp.asarray(CUBE, jnp.float32), jnp.asarray(LABELS, jnp.float32)
-    np.testing.assert_allclose(loss(x, y), losses.softmax_cross_entropy(x, y), rtol=1e-5)
-    np.testing.assert_allclose(jax.vmap(jax.vmap(loss))(x, y), loss(x, y), rtol=1e-6)
-    np.testing.assert_allclose(loss(x, y[0, 0]), losses.softmax_cross_entropy(x, y[0, 0]), rtol=1e-5)
-    np.testing.assert_allclose(by_first(loss, x, y)[1], jax.nn.softmax(x) - y, atol=1e-6)
     scaled = losses.make_fenchel_young_loss(max_fun=lambda s, t, shift=0.0: t * jax.nn.logsumexp(s / t) + shift)
-    np.testing.assert_allclose(scaled(x, y, 2.0, shift=1.0), 2 * loss(x / 2, y) + 1, rtol=1e-5)
+    x, y = jnp.asarray(CUBE, jnp.float32), jnp.asarray(LABELS, jnp.float32)
+    value, gradient = by_first(loss, x, y)
+    np.testing.assert_allclose(value, losses.softmax_cross_entropy(x, y), rtol=1e-5)
+    np.testing.assert_allclose(gradient, jax.nn.softmax(x) - y, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(jax.vmap(jax.vmap(loss)))(x, y), value, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(loss)(x, y[0, 0]), losses.softmax_cross_entropy(x, y[0, 0]), rtol=1e-5)
+    got = jax.jit(lambda: scaled(2 * x, y, 2.0, shift=1.0))()
+    np.testing.assert_allclose(got, 2 * value + 1, rtol=1e-5)
     assert loss(jnp.zeros((0, 3)), jnp.zeros((0, 3))).shape == (0,)
     assert losses.make_fenchel_young_loss(jnp.max)(jnp.array([1.0, -INF]), jnp.array([1.0, 0.0])) == 0
     with pytest.raises(ValueError, match="max_fun: expected a scalar for each vector"):
@@ -742,14 +741,11 @@ def test_a_batch_is_a_map_over_its_items(name):
 
 
 def test_ctc_and_dice_map_over_their_batch():
-    logits, frames, labels, paddings = (jnp.asarray(x) for x in (CTC[0], CTC[1], CTC[2], CTC_PADDED))
-    logits = logits.astype(jnp.float32)
-    batch = losses.ctc_loss(logits, frames, labels, paddings)
-    one = jax.vmap(lambda *args: losses.ctc_loss(*(x[None] for x in args))[0])(logits, frames, labels, paddings)
-    np.testing.assert_allclose(batch, one, rtol=1e-6)
     images, masks = jnp.asarray(IMAGES, jnp.float32), jnp.asarray(MASKS, jnp.float32)
-    one = jax.vmap(lambda *args: losses.dice_loss(*(x[None] for x in args))[0])(images, masks)
-    np.testing.assert_allclose(losses.dice_loss(images, masks), one, rtol=1e-6)
+    sequences = tuple(jnp.asarray(x) for x in (CTC[0].astype(np.float32), CTC[1], CTC[2], CTC_PADDED))
+    for f, args in ((losses.ctc_loss, sequences), (losses.dice_loss, (images, masks))):
+        one_by_one = jax.jit(jax.vmap(lambda *args, f=f: f(*(x[None] for x in args))[0]))
+        np.testing.assert_allclose(jax.jit(f)(*args), one_by_one(*args), rtol=1e-6)
 
 
 # Dtypes.

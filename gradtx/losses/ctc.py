@@ -94,7 +94,7 @@ def _ctc(
     arguments.floating(loss, logits=logits)
     _check_shapes(loss, logits, logit_paddings, labels, label_paddings)
     (x,), dtype = arguments.elements(loss, logits=logits)
-    blank = _class_of_blank(loss, blank_id, x.shape[-1])
+    blank, log_zero = _class_of_blank(loss, blank_id, x.shape[-1]), _log_zero(loss, log_epsilon, x)
     y, in_range = arguments.class_numbers(loss, labels, np.shape(labels), x.shape[-1])
     is_label = ~jnp.asarray(label_paddings).astype(bool)
     log_p = log_softmax(x, -1)
@@ -103,7 +103,6 @@ def _ctc(
     blanks, emitted = _forward(log_p[:, :, blank], log_p_of_labels, is_padding, _repeats(y))
     blanks = blanks.at[-1].set(_spelt(blanks[-1], emitted[-1]))
 
-    log_zero = _log_zero(loss, log_epsilon, x)
     blanks, emitted = (jnp.where(jnp.isneginf(part), log_zero, part) for part in (blanks, emitted))
     count = jnp.sum(is_label, 1, keepdims=True)
     losses = _not_negative(-jnp.take_along_axis(blanks[-1], count, 1, mode="clip")[:, 0])
