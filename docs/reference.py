@@ -25,6 +25,7 @@ ROOMS = {
     "core": "Core",
     "states": "States",
     "interop": "Interoperation",
+    "losses": "Losses",
     "keras": "Keras",
     "tools": "Trees, and what authors need",
 }
@@ -35,7 +36,13 @@ def write_reference(folder: Path) -> None:
     """Write `folder`/ROOM.md for every room, each module a section, each public name an entry."""
     folder.mkdir(exist_ok=True)
     for room, title in ROOMS.items():
-        (folder / f"{room}.md").write_text(f"# {title}\n\n" + "\n".join(map(section, modules(room))))
+        (folder / f"{room}.md").write_text(f"# {title}\n\n{about(room)}" + "\n".join(map(section, modules(room))))
+
+
+def about(room: str) -> str:
+    """What the docstring of a room's package says of all its modules."""
+    doc = "" if room == "tools" else inspect.getdoc(importlib.import_module(f"gradtx.{room}"))
+    return f"{markdown(doc)}\n\n" if doc else ""
 
 
 def modules(room: str) -> list[Any]:
@@ -44,7 +51,8 @@ def modules(room: str) -> list[Any]:
         return [importlib.import_module(name) for name in TOOLS]
     package = importlib.import_module(f"gradtx.{room}")
     found = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
-    return [importlib.import_module(info.name) for info in sorted(found, key=lambda info: info.name) if not info.ispkg]
+    every = [importlib.import_module(info.name) for info in sorted(found, key=lambda info: info.name) if not info.ispkg]
+    return [module for module in every if getattr(module, "__all__", True)]
 
 
 def section(module: Any) -> str:

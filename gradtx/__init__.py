@@ -4,10 +4,11 @@
 >>> gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(1e-3))
 chain(clip_by_global_norm(1.0), adam(0.001))
 
-`gradtx.keras` has Keras's optimizers, `gradtx.tree` has arithmetic on trees, and `gradtx.authoring` has what one needs
-to write a transformation of one's own.
+`gradtx.keras` has Keras's optimizers, `gradtx.losses` has loss functions, `gradtx.tree` has arithmetic on trees, and
+`gradtx.authoring` has what one needs to write a transformation of one's own.
 """
 
+import importlib
 import types
 import typing
 
@@ -96,8 +97,12 @@ from gradtx.wrappers.sharing import *
 
 if typing.TYPE_CHECKING:
     from gradtx import keras as keras
+    from gradtx import losses as losses
+    from gradtx.losses import *
 
 __version__ = "0.1.0"
+
+_WHEN_ASKED_FOR = ("keras", "losses")
 
 
 def _is_for_users(name: str, thing: object) -> bool:
@@ -117,13 +122,18 @@ __all__ = [name for name, thing in sorted(globals().items()) if _is_for_users(na
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "keras", "__version__"])
+    return sorted([*__all__, *_WHEN_ASKED_FOR, "__version__"])
 
 
 def __getattr__(name: str) -> object:
-    """`gradtx.keras`, imported when it is first asked for."""
-    if name == "keras":
-        import gradtx.keras
+    """`gradtx.keras` and `gradtx.losses`, imported when they are first asked for; and each loss by its name.
 
-        return gradtx.keras
+    optax has losses at its top, too. Here completion shows them in `gradtx.losses`.
+    """
+    if name in _WHEN_ASKED_FOR:
+        return importlib.import_module(f"gradtx.{name}")
+    if not name.startswith("_"):
+        losses = importlib.import_module("gradtx.losses")
+        if name in losses.__all__:
+            return getattr(losses, name)
     raise AttributeError(f"module 'gradtx' has no attribute {name!r}")

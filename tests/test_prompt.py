@@ -149,6 +149,8 @@ gradtx.inject_hyperparams(gradtx.adam(0.1))
 gradtx.partition({"a": gradtx.adam(1e-3), "b": gradtx.freeze()}, lambda params: params)
 gradtx.accumulate(gradtx.adam(1e-3), 4)
 optax.chain(gradtx.to_optax(gradtx.adam(1e-3)))
+gradtx.losses.huber_loss(jnp.ones(3), 0.0, delta=2.0).mean()
+jax.grad(gradtx.squared_error)(1.0, 2.0)
 
 
 class scale_by_mean(Leafwise):
