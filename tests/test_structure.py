@@ -309,7 +309,7 @@ print(xla_bridge.backends_are_initialized(), len(jax.live_arrays()))
 
 
 def test_import_loads_our_modules_and_what_jax_has_loaded():
-    """Importing costs what is loaded: no more than ten modules besides our own, the facade and losses not among them."""
+    """Importing costs what is loaded: at most ten modules besides our own, without the facade and the losses."""
     program = """
 import sys, jax.numpy
 before = set(sys.modules)
