@@ -11,7 +11,7 @@ to write a transformation of one's own.
 import types
 import typing
 
-from gradtx import authoring, tree
+from gradtx import authoring, projections, tree
 from gradtx.core.apply import *
 from gradtx.core.compose import *
 from gradtx.core.config import *
@@ -76,6 +76,7 @@ from gradtx.transforms.momentum import *
 from gradtx.transforms.noise import *
 from gradtx.transforms.normalizing import *
 from gradtx.transforms.orthogonal import *
+from gradtx.transforms.project import *
 from gradtx.transforms.scaling import *
 from gradtx.transforms.stateless import *
 from gradtx.wrappers.accumulate import *
@@ -105,7 +106,7 @@ def _is_for_users(name: str, thing: object) -> bool:
     if name.startswith("_") or name == "inject_factory":
         return False
     if isinstance(thing, types.ModuleType):
-        return thing in (authoring, tree)
+        return thing in (authoring, projections, tree)
     if isinstance(thing, type) and issubclass(thing, tuple):
         return False
     return thing in (authoring.GradientTransformation, authoring.Transformation) or thing is not vars(authoring).get(
