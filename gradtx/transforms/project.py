@@ -48,9 +48,9 @@ class project(GradientTransformation):
     does not leave the set is passed on as it is; otherwise θ + u is in the set up to the rounding of u and of the sum.
     Needs the parameters.
 
-    After plain steps this is the projected gradient method (Goldstein, 1964; Levitin & Polyak, 1966), which stops at the
-    minimum in the set, with momentum, too. Adaptive steps, such as Adam's, weigh the elements differently: with bounds
-    on single elements they stop at the same points, but with a simplex, a ball or a plane beside them.
+    After plain steps this is the projected gradient method (Goldstein, 1964; Levitin & Polyak, 1966), which stops at
+    the minimum in the set, with momentum, too. Adaptive steps, such as Adam's, weigh the elements differently: with
+    bounds on single elements they stop at the same points, but with a simplex, a ball or a plane beside them.
 
     Raises:
         TypeError: the projection does not take these arguments.
