@@ -81,6 +81,7 @@ class monitor(GradientTransformation):
     object with `init` and `update` will do, if `update(updates, state, params)` gives measurement and new state."""
 
     def init_fn(self, params: Tree) -> MonitorState:
+        params = jax.tree.map(dtypes.upcast, params)
         states = tuple(EmptyState() if callable(m) else m.init(params) for m in self._measures.values())
         shapes = jax.eval_shape(lambda params: self._measure(params, states, params).measurements, params)
         return MonitorState(_zeros(shapes), states)
@@ -93,7 +94,8 @@ class monitor(GradientTransformation):
         return {"update_norm": norms.norm} if self.measures is None else self.measures
 
     def _measure(self, updates: Tree, states: tuple[Any, ...], params: Tree) -> MonitorState:
-        updates, measurements, new_states = jax.tree.map(dtypes.upcast, updates), {}, []
+        measurements, new_states = {}, []
+        updates, params = jax.tree.map(dtypes.upcast, (updates, params))
         for (name, measure), state in zip(self._measures.items(), states, strict=True):
             pair = (measure(updates), state) if callable(measure) else measure.update(updates, state, params)
             measurements[name] = pair[0]
