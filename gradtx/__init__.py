@@ -21,6 +21,7 @@ from gradtx.core.run import *
 from gradtx.core.spec import *
 from gradtx.core.transformation import *
 from gradtx.interop.optax import *
+from gradtx.linear_algebra import *
 from gradtx.masks.hiding import *
 from gradtx.masks.labels import *
 from gradtx.masks.masks import *
@@ -76,6 +77,7 @@ from gradtx.transforms.momentum import *
 from gradtx.transforms.noise import *
 from gradtx.transforms.normalizing import *
 from gradtx.transforms.orthogonal import *
+from gradtx.transforms.per_example import *
 from gradtx.transforms.project import *
 from gradtx.transforms.scaling import *
 from gradtx.transforms.stateless import *

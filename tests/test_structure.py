@@ -21,7 +21,7 @@ from gradtx.core.spec import Spec
 PACKAGE = pathlib.Path(gradtx.__file__).parent
 FLOORS = [
     {"core"},
-    {"masks", "projections"},
+    {"linear_algebra", "masks", "projections"},
     {"schedules", "states"},
     {"transforms"},
     {"wrappers"},
