@@ -26,9 +26,16 @@ ROOMS = {
     "states": "States",
     "interop": "Interoperation",
     "keras": "Keras",
-    "tools": "Trees, and what authors need",
+    "tools": "Trees, projections, linear algebra, and what authors need",
 }
-TOOLS = ("gradtx.tree", "gradtx.authoring")  # modules outside the rooms
+TOOLS = (
+    "gradtx.tree",
+    "gradtx.projections",
+    "gradtx.linear_algebra",
+    "gradtx.assignment",
+    "gradtx.perturbations",
+    "gradtx.authoring",
+)  # modules that are files rather than rooms
 
 
 def write_reference(folder: Path) -> None:

@@ -11,7 +11,7 @@ to write a transformation of one's own.
 import types
 import typing
 
-from gradtx import authoring, projections, tree
+from gradtx import assignment, authoring, perturbations, projections, tree
 from gradtx.core.apply import *
 from gradtx.core.compose import *
 from gradtx.core.config import *
@@ -108,7 +108,7 @@ def _is_for_users(name: str, thing: object) -> bool:
     if name.startswith("_") or name == "inject_factory":
         return False
     if isinstance(thing, types.ModuleType):
-        return thing in (authoring, projections, tree)
+        return thing in (assignment, authoring, perturbations, projections, tree)
     if isinstance(thing, type) and issubclass(thing, tuple):
         return False
     return thing in (authoring.GradientTransformation, authoring.Transformation) or thing is not vars(authoring).get(
