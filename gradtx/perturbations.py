@@ -16,7 +16,7 @@ from gradtx.core.tree import Tree
 __all__ = ["Gumbel", "Normal", "make_perturbed_fun"]
 
 
-class Noise(Protocol):
+class _Noise(Protocol):
     """A distribution of noise, of one element."""
 
     def sample(self, key: Array, sample_shape: tuple[int, ...], dtype: Any) -> Array: ...
@@ -51,7 +51,7 @@ def make_perturbed_fun(
     fun: Callable[[Tree], Tree],
     num_samples: int = 1000,
     sigma: Any = 0.1,
-    noise: Noise = Gumbel(),
+    noise: _Noise = Gumbel(),
     use_baseline: bool = True,
 ) -> Callable[[Array, Tree], Tree]:
     """A function `(key, x)` that estimates, by sampling, the mean of `fun` around x, and the derivatives of that mean.
@@ -122,7 +122,7 @@ def _moved(x: Array, sigma: Any, z: Array) -> Array:
     return x + jnp.asarray(sigma, x.dtype) * z
 
 
-def _log_prob(noise: Noise, distance: Array, sigma: Any) -> Array:
+def _log_prob(noise: _Noise, distance: Array, sigma: Any) -> Array:
     """log p(z) of the noise z that moved a leaf by that distance, summed over its elements in at least float32."""
     distance = dtypes.upcast(distance)
     return jnp.sum(noise.log_prob(distance / jnp.asarray(sigma, distance.dtype)))

@@ -16,7 +16,7 @@ rng = np.random.default_rng(0)
 
 
 class TestAssignment:
-    @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (5, 1), (4, 4), (3, 7), (7, 3), (12, 12)])
+    @pytest.mark.parametrize("shape", [(1, 5), (4, 4), (7, 3), (12, 12)])
     def test_beside_scipy(self, shape, x64):
         """Many matrices of a shape: with ties, with negative costs, of very different sizes."""
         few = rng.integers(-3, 4, (40, *shape)).astype(float)
@@ -61,14 +61,13 @@ def smooth(x):
 
 
 class TestPerturbations:
-    @pytest.mark.parametrize("noise", ["Gumbel", "Normal"])
-    @pytest.mark.parametrize("use_baseline", [True, False])
+    @pytest.mark.parametrize(("noise", "use_baseline"), [("Gumbel", True), ("Normal", False)])
     def test_beside_optax(self, noise, use_baseline):
         """The same draws, and so the same estimates and derivatives, to rounding."""
 
         def run(module):
             f = module.make_perturbed_fun(smooth, 50, 0.5, getattr(module, noise)(), use_baseline)
-            return f(jax.random.key(1), X), jax.jacrev(f, 1)(jax.random.key(1), X)
+            return jax.jit(lambda key: (f(key, X), jax.jacrev(f, 1)(key, X)))(jax.random.key(1))
 
         ours = run(perturbations)
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):

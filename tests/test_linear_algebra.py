@@ -49,17 +49,18 @@ class TestSafeNorm:
 
     def test_derivatives(self, x64):
         x = jnp.asarray(rng.normal(size=(4, 3)))
-        check_grads(lambda x: gx.safe_norm(x, 0.0), (x,), order=1, modes=("fwd", "rev"))
-        check_grads(lambda x: gx.safe_norm(x, 0.0, 1.5, axis=1), (x,), order=1, modes=("rev",))
-        check_grads(lambda x: gx.safe_root_mean_squares(x, 0.0), (x,), order=1, modes=("fwd", "rev"))
+        check_grads(jax.jit(lambda x: gx.safe_norm(x, 0.0)), (x,), order=1, modes=("fwd", "rev"))
+        check_grads(jax.jit(lambda x: gx.safe_norm(x, 0.0, 1.5, axis=1)), (x,), order=1, modes=("rev",))
+        check_grads(jax.jit(lambda x: gx.safe_root_mean_squares(x, 0.0)), (x,), order=1, modes=("fwd", "rev"))
         for f in (gx.safe_norm, gx.safe_root_mean_squares):
+            slopes = jax.jit(jax.grad(f, argnums=(0, 1)))
             for floor in (0.0, 3.0):
-                np.testing.assert_array_equal(jax.grad(f)(jnp.zeros(3), floor), 0)
-            assert jax.grad(f, argnums=1)(jnp.ones(3), 9.0) == 1
+                np.testing.assert_array_equal(slopes(jnp.zeros(3), floor)[0], 0)
+            assert slopes(jnp.ones(3), 9.0)[1] == 1
 
     @pytest.mark.parametrize("size", [1e30, 1e-30])
     def test_squares_out_of_range(self, size):
-        x = jnp.full((2, 2), size)
+        x = jnp.full((2, 2), size, jnp.float32)
         np.testing.assert_allclose(gx.safe_norm(x, 0.0), 2 * size, rtol=1e-6)
         np.testing.assert_allclose(gx.safe_norm(x, 0.0, axis=1), [2**0.5 * size] * 2, rtol=1e-6)
         np.testing.assert_allclose(jax.grad(gx.safe_norm)(x, 0.0), np.full((2, 2), 0.5), rtol=1e-6)
@@ -105,15 +106,14 @@ class TestPowerIteration:
         np.testing.assert_allclose(jnp.abs(vector["a"]), 3**-0.5, rtol=1e-5)
 
     def test_beginnings_and_ends(self):
-        value, vector = gx.power_iteration(jnp.zeros((3, 3)))
+        value, vector = jax.jit(gx.power_iteration)(jnp.zeros((3, 3)))
         assert value == 0
         assert jnp.linalg.norm(vector) == pytest.approx(1)
         matrix = jnp.asarray(symmetric(6, [3, 2.9, 1, 1, 1, 1]), jnp.float32)
-        few = gx.power_iteration(matrix, num_iters=1)[0]
-        many = gx.power_iteration(matrix, num_iters=1000)[0]
-        assert abs(many - 3) < 1e-5 < abs(few - 3)
-        other = gx.power_iteration(matrix, num_iters=1, key=jax.random.key(1))[0]
-        assert other != few
+        largest = jax.jit(lambda n, key: gx.power_iteration(matrix, num_iters=n, key=key)[0])
+        few = largest(1, jax.random.key(0))
+        assert abs(largest(1000, jax.random.key(0)) - 3) < 1e-5 < abs(few - 3)
+        assert largest(1, jax.random.key(1)) != few
         batch = jax.vmap(lambda m: gx.power_iteration(m)[0])(jnp.stack([jnp.eye(2), 2 * jnp.eye(2)]))
         np.testing.assert_allclose(batch, [1, 2], rtol=1e-6)
 
@@ -133,7 +133,7 @@ class TestPowerIteration:
 
 
 class TestInverseRoot:
-    @pytest.mark.parametrize("p", [1, 2, 3, 4, 7, 8])
+    @pytest.mark.parametrize("p", [1, 3, 4, 6])
     def test_beside_eigenvalues(self, p, x64):
         """Every p, not only the powers of two."""
         eigenvalues = np.array([1e3, 10.0, 1.0, 1e-2])
@@ -142,8 +142,7 @@ class TestInverseRoot:
         assert error < 1e-11
         np.testing.assert_allclose(np.linalg.matrix_power(np.asarray(root), p) @ matrix, np.eye(4), atol=1e-8)
 
-    @pytest.mark.parametrize("p", [2, 4])
-    def test_beside_optax(self, p):
+    def test_beside_optax(self, p=4):
         matrix = jnp.asarray(symmetric(6, [9, 3, 1, 0.5, 0.1, 0.1]), jnp.float32)
         (ours, error), (theirs, _) = (
             gx.matrix_inverse_pth_root(matrix, p),
@@ -155,12 +154,11 @@ class TestInverseRoot:
     def test_corners(self):
         root, _ = jax.jit(gx.matrix_inverse_pth_root, static_argnums=1)(jnp.full((1, 1), 16.0, jnp.bfloat16), 4)
         assert (root.dtype, float(root[0, 0])) == (jnp.bfloat16, 0.5)
-        for matrix in (jnp.zeros((3, 3)), jnp.ones((3, 3))):  # singular: the ridge decides
-            root, error = gx.matrix_inverse_pth_root(matrix, 4)
-            assert np.isfinite(root).all()
-            assert error < 1e-2
-        roots, _ = jax.vmap(lambda a: gx.matrix_inverse_pth_root(a, 2))(jnp.stack([jnp.eye(2), 4 * jnp.eye(2)]))
-        np.testing.assert_allclose(roots, np.stack([np.eye(2), np.eye(2) / 2]), rtol=1e-5, atol=1e-6)
+        batch = jax.jit(jax.vmap(lambda a: gx.matrix_inverse_pth_root(a, 4)))
+        roots, errors = batch(jnp.stack([jnp.eye(3), 16 * jnp.eye(3), jnp.zeros((3, 3)), jnp.ones((3, 3))]))
+        np.testing.assert_allclose(roots[:2], np.stack([np.eye(3), np.eye(3) / 2]), rtol=1e-5, atol=1e-6)
+        assert np.isfinite(roots).all()  # of singular ones, too, where the ridge decides
+        assert (errors < 1e-2).all()
 
     def test_bad_input(self):
         with pytest.raises(TypeError, match="matrix_inverse_pth_root: p must be a Python int, got the Python float"):

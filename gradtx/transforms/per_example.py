@@ -113,6 +113,6 @@ def _batch(name: str, grads: Tree) -> Tree:
 def _bound(where: str, bound: Any) -> Array:
     if np.ndim(bound) or not isinstance(bound, int | float | np.ndarray | np.generic | jax.Array):
         raise TypeError(f"{where} must be a real scalar, got {check.describe(bound)}")
-    if not isinstance(bound, jax.core.Tracer) and not bound >= 0:
+    if not isinstance(bound, jax.core.Tracer) and not float(bound) >= 0:
         raise ValueError(f"{where} must be at least 0, got {float(bound):g}")
     return jnp.asarray(bound).astype(jnp.result_type(float))
