@@ -40,11 +40,11 @@ class TestSafeNorm:
             got = jax.jit(gx.safe_norm, static_argnums=(2, 3, 4))(x, floor, ord, axis, keepdims)
             np.testing.assert_allclose(got, np.maximum(want, floor), rtol=1e-14)
 
-    @pytest.mark.parametrize("ord", ["fro", "nuc", 2, -2, 1, np.inf])
+    @pytest.mark.parametrize("ord", ["fro", "nuc", -2, np.inf])
     def test_norms_of_matrices(self, ord, x64):
         x = rng.normal(size=(4, 3))
         np.testing.assert_allclose(gx.safe_norm(jnp.asarray(x), 0.0, ord), np.linalg.norm(x, ord), rtol=1e-13)
-        slope = jax.grad(lambda x: gx.safe_norm(x, 0.0, ord))(jnp.zeros((4, 3)))
+        slope = jax.jit(jax.grad(lambda x: gx.safe_norm(x, 0.0, ord)))(jnp.zeros((4, 3)))
         np.testing.assert_array_equal(slope, 0)
 
     def test_derivatives(self, x64):
@@ -100,7 +100,7 @@ class TestPowerIteration:
     def test_on_trees(self):
         """The Hessian of a function of a tree, in half precision for one leaf."""
         v0 = {"a": jnp.ones(3), "b": jnp.ones(2, jnp.bfloat16)}
-        value, vector = gx.power_iteration(lambda v: {"a": -7 * v["a"], "b": 2 * v["b"]}, v0=v0)
+        value, vector = jax.jit(lambda v0: gx.power_iteration(lambda v: {"a": -7 * v["a"], "b": 2 * v["b"]}, v0=v0))(v0)
         np.testing.assert_allclose(value, -7, rtol=1e-5)
         chex.assert_trees_all_equal_dtypes(vector, v0)
         np.testing.assert_allclose(jnp.abs(vector["a"]), 3**-0.5, rtol=1e-5)
@@ -114,13 +114,13 @@ class TestPowerIteration:
         few = largest(1, jax.random.key(0))
         assert abs(largest(1000, jax.random.key(0)) - 3) < 1e-5 < abs(few - 3)
         assert largest(1, jax.random.key(1)) != few
-        batch = jax.vmap(lambda m: gx.power_iteration(m)[0])(jnp.stack([jnp.eye(2), 2 * jnp.eye(2)]))
+        batch = jax.jit(jax.vmap(lambda m: gx.power_iteration(m)[0]))(jnp.stack([jnp.eye(2), 2 * jnp.eye(2)]))
         np.testing.assert_allclose(batch, [1, 2], rtol=1e-6)
 
     def test_beside_optax(self):
         matrix = jnp.asarray(symmetric(5, [3, 2, 1, 1, 1]), jnp.float32)
-        theirs = lenient(optax.power_iteration)(matrix)
-        ours = gx.power_iteration(matrix)
+        theirs = lenient(jax.jit(optax.power_iteration))(matrix)
+        ours = jax.jit(gx.power_iteration)(matrix)
         chex.assert_trees_all_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
     def test_bad_input(self):
@@ -133,21 +133,20 @@ class TestPowerIteration:
 
 
 class TestInverseRoot:
-    @pytest.mark.parametrize("p", [1, 3, 4, 6])
+    @pytest.mark.parametrize("p", [1, 4, 7])
     def test_beside_eigenvalues(self, p, x64):
         """Every p, not only the powers of two."""
         eigenvalues = np.array([1e3, 10.0, 1.0, 1e-2])
         matrix = symmetric(4, eigenvalues)
-        root, error = gx.matrix_inverse_pth_root(jnp.asarray(matrix), p, ridge_epsilon=0.0, error_tolerance=1e-11)
+        solve = functools.partial(gx.matrix_inverse_pth_root, p=p, ridge_epsilon=0.0, error_tolerance=1e-11)
+        root, error = jax.jit(solve)(jnp.asarray(matrix))
         assert error < 1e-11
         np.testing.assert_allclose(np.linalg.matrix_power(np.asarray(root), p) @ matrix, np.eye(4), atol=1e-8)
 
-    def test_beside_optax(self, p=4):
+    def test_beside_optax(self):
         matrix = jnp.asarray(symmetric(6, [9, 3, 1, 0.5, 0.1, 0.1]), jnp.float32)
-        (ours, error), (theirs, _) = (
-            gx.matrix_inverse_pth_root(matrix, p),
-            lenient(optax.matrix_inverse_pth_root)(matrix, p),
-        )
+        ours, error = jax.jit(lambda m: gx.matrix_inverse_pth_root(m, 4))(matrix)
+        theirs, _ = lenient(jax.jit(lambda m: optax.matrix_inverse_pth_root(m, 4)))(matrix)
         assert error < 1e-4
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
 
@@ -265,8 +264,8 @@ class TestPerExample:
     @pytest.mark.parametrize("uniform", [True, False])
     def test_by_layers_beside_optax(self, uniform):
         grads = {name: x for name, x in GRADS.items() if x.size}
-        ours = gx.per_example_layer_norm_clip(grads, 1.5, uniform)
-        theirs = lenient(optax.per_example_layer_norm_clip)(grads, 1.5, uniform)
+        ours = jax.jit(lambda g: gx.per_example_layer_norm_clip(g, 1.5, uniform))(grads)
+        theirs = lenient(jax.jit(lambda g: optax.per_example_layer_norm_clip(g, 1.5, uniform)))(grads)
         chex.assert_trees_all_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
     def test_corners(self):
