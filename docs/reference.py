@@ -27,9 +27,16 @@ ROOMS = {
     "interop": "Interoperation",
     "losses": "Losses",
     "keras": "Keras",
-    "tools": "Trees, and what authors need",
+    "tools": "Trees, projections, linear algebra, and what authors need",
 }
-TOOLS = ("gradtx.tree", "gradtx.authoring")  # modules outside the rooms
+TOOLS = (
+    "gradtx.tree",
+    "gradtx.projections",
+    "gradtx.linear_algebra",
+    "gradtx.assignment",
+    "gradtx.perturbations",
+    "gradtx.authoring",
+)  # modules that are files rather than rooms
 
 
 def write_reference(folder: Path) -> None:

@@ -12,7 +12,7 @@ import importlib
 import types
 import typing
 
-from gradtx import authoring, tree
+from gradtx import assignment, authoring, perturbations, projections, tree
 from gradtx.core.apply import *
 from gradtx.core.compose import *
 from gradtx.core.config import *
@@ -22,6 +22,7 @@ from gradtx.core.run import *
 from gradtx.core.spec import *
 from gradtx.core.transformation import *
 from gradtx.interop.optax import *
+from gradtx.linear_algebra import *
 from gradtx.masks.hiding import *
 from gradtx.masks.labels import *
 from gradtx.masks.masks import *
@@ -77,6 +78,8 @@ from gradtx.transforms.momentum import *
 from gradtx.transforms.noise import *
 from gradtx.transforms.normalizing import *
 from gradtx.transforms.orthogonal import *
+from gradtx.transforms.per_example import *
+from gradtx.transforms.project import *
 from gradtx.transforms.scaling import *
 from gradtx.transforms.stateless import *
 from gradtx.wrappers.accumulate import *
@@ -110,7 +113,7 @@ def _is_for_users(name: str, thing: object) -> bool:
     if name.startswith("_") or name == "inject_factory":
         return False
     if isinstance(thing, types.ModuleType):
-        return thing in (authoring, tree)
+        return thing in (assignment, authoring, perturbations, projections, tree)
     if isinstance(thing, type) and issubclass(thing, tuple):
         return False
     return thing in (authoring.GradientTransformation, authoring.Transformation) or thing is not vars(authoring).get(

@@ -19,7 +19,15 @@ import gradtx.keras
 from gradtx.core.spec import Spec
 
 PACKAGE = pathlib.Path(gradtx.__file__).parent
-FLOORS = [{"core"}, {"masks"}, {"schedules", "states"}, {"transforms"}, {"wrappers"}, {"optimizers"}, {"interop"}]
+FLOORS = [
+    {"core"},
+    {"assignment", "linear_algebra", "masks", "perturbations", "projections"},
+    {"schedules", "states"},
+    {"transforms"},
+    {"wrappers"},
+    {"optimizers"},
+    {"interop"},
+]
 "The rooms from the ground up: a module imports its own floor and those below."
 ROOF = len(FLOORS)
 "Files outside the rooms, such as `gradtx.tree`, may import all rooms. The facade may import these files, too."
@@ -178,7 +186,7 @@ def test_the_package_is_a_list_of_modules():
     """One line a module, sorted, besides the few lines that say what is public."""
     lines = [node for node in parse(PACKAGE / "__init__.py").body if isinstance(node, ast.ImportFrom)]
     assert [ast.unparse(line) for line in lines] == [
-        "from gradtx import authoring, tree",
+        "from gradtx import assignment, authoring, perturbations, projections, tree",
         *(f"from {module} import *" for module in sorted(starred())),
     ]
     for module, path in MODULES.items():
@@ -193,7 +201,7 @@ def test_completion_shows_what_users_use():
     internal = {"Container", "LeafRule", "Leafwise", "Spec", "ScaleByAdamState", "core", "inject_factory", "lookup"}
     assert not internal & {*dir(gradtx)}
     modules = {name for name in gradtx.__all__ if inspect.ismodule(getattr(gradtx, name))}
-    assert modules == {"authoring", "tree"}
+    assert modules == {"assignment", "authoring", "perturbations", "projections", "tree"}
     assert gradtx.keras.Adam(lr=0.1).lr == pytest.approx(0.1)
     with pytest.raises(AttributeError, match="module 'gradtx' has no attribute 'adm'"):
         gradtx.adm  # noqa: B018
@@ -218,6 +226,10 @@ def test_what_is_registered_is_public():
     """By its own name, so that its repr evaluates; the class of a pair of functions has the name of its base."""
     things = {name: thing for name, thing in gradtx.registry().items() if is_of_a_module_of_ours(thing)}
     facade = {name: things.pop(name) for name in list(things) if name.startswith("keras.")}
+    projections = {name: things.pop(name) for name in list(things) if name.startswith("projections.")}
+    assert {
+        f"projections.{name}": getattr(gradtx.projections, name) for name in exported("gradtx.projections")
+    } == projections
     known = vars(gradtx.keras) | vars(gradtx.keras.schedules)
     assert {name: known.get(name.removeprefix("keras.")) for name in facade} == facade
     pair = things.pop("GradientTransformation")

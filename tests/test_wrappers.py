@@ -7,6 +7,7 @@ import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from helpers import assert_close, every_other, extra_for, transformations
 
@@ -716,6 +717,50 @@ class TestMonitor:
         assert_trees(updates, PARAMS, rtol=0)
         assert float(state.measurements["largest"]) == 2
         assert_trees(state.measurements["copy"], PARAMS, rtol=0)
+
+    def test_running_means(self):
+        """Of a number, a condition and a tree; a measure may have a state of its own, as those of optax do."""
+
+        def is_large(updates):
+            return gx.global_norm(updates) > 2.0
+
+        measures = {
+            "mean": gx.measure_with_ema(gx.global_norm, 0.9),
+            "biased": gx.measure_with_ema(gx.global_norm, 0.9, debias=False),
+            "large": gx.measure_with_ema(is_large, 0.5, accumulator_dtype="bfloat16"),
+            "leaves": gx.measure_with_ema(lambda updates: jax.tree.map(jnp.max, updates), lambda count: 0.5),
+            "theirs": optax.measure_with_ema(optax.tree.norm, 0.9, debias=False),
+        }
+        tx = gx.chain(gx.monitor(measures), gx.sgd(0.1))
+        params = {"w": jnp.zeros(2, jnp.float16)}
+        state = tx.init(params)
+        update = jax.jit(tx.update)
+        for size in (1.0, 4.0):
+            _, state = update({"w": jnp.array([size, 0.0], jnp.float16)}, state)
+        found = gx.metrics(state)
+        assert float(found["mean"]) == pytest.approx((0.09 * 1 + 0.1 * 4) / 0.19)
+        assert float(found["biased"]) == pytest.approx(0.09 * 1 + 0.1 * 4)
+        assert found["theirs"] == pytest.approx(float(found["biased"]), rel=1e-5)
+        assert (float(found["large"]), found["large"].dtype) == (pytest.approx(2 / 3, rel=0.01), jnp.bfloat16)
+        assert float(found["leaves/w"]) == pytest.approx((0.25 * 1 + 0.5 * 4) / 0.75)
+        assert int(found["steps"]) == 2
+        assert gx.tree.get(state, "large") is found["large"]
+
+    def test_measures_with_a_state_are_no_stages(self):
+        with pytest.raises(TypeError, match="chain: stage 0 must be a transformation"):
+            gx.chain(gx.measure_with_ema(gx.global_norm, 0.9))
+        with pytest.raises(ValueError, match=r"measure_with_ema: decay must lie in \[0, 1\)"):
+            gx.measure_with_ema(gx.global_norm, 1.0)
+
+    def test_snapshot(self):
+        tx = gx.chain(gx.snapshot("before", gx.global_norm), gx.sgd(0.5), gx.snapshot("after", gx.global_norm))
+        state = tx.init(PARAMS)
+        assert float(gx.tree.get(state, "before")) == 0
+        updates, state = tx.update(PARAMS, state)
+        assert float(gx.tree.get(state, "after")) == pytest.approx(float(gx.global_norm(updates)))
+        assert {"before", "after"} <= gx.metrics(state).keys()
+        with pytest.raises(TypeError, match="snapshot: measure_name must be a name"):
+            gx.snapshot(gx.global_norm, gx.global_norm)
 
     @pytest.mark.parametrize("wrong", [[], {}, {"a": 1}, {3: jnp.sum}])
     def test_measures_must_be_functions_by_name(self, wrong):

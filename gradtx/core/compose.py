@@ -11,6 +11,7 @@ from gradtx.core.extras import Extras
 from gradtx.core.hyperparams import is_schedule
 from gradtx.core.leafwise import runs, update_run
 from gradtx.core.run import EmptyState, check_state, describe_state, init_stage, name_of, update_stage
+from gradtx.core.spec import Spec
 from gradtx.core.transformation import GradientTransformation, Transformation
 from gradtx.core.tree import Tree
 
@@ -29,7 +30,9 @@ class TransformationKind:
     def convert(self, where: str, value: Any) -> Any:
         if isinstance(value, type):
             raise TypeError(f"{where} is the class {value.__name__}: call it, {value.__name__}(...)")
-        if not isinstance(value, Transformation):
+        if not isinstance(value, Transformation) or (
+            isinstance(value, Spec) and not isinstance(value, GradientTransformation)
+        ):
             hint = f": call it, {value.__name__}(...)" if inspect.isfunction(value) else ""
             if is_schedule(value) and not hint:
                 hint = ": a schedule goes into scale_by_learning_rate(...)"

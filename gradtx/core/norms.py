@@ -20,6 +20,7 @@ from jax import Array
 
 from gradtx.core import numerics
 from gradtx.core.dtypes import promote, upcast, varying_like
+from gradtx.core.registry import register
 from gradtx.core.tree import Tree
 
 __all__ = ["finite_norm", "inner_product", "leaf_norm", "norm", "norm_and_finite_norm", "plain_norm", "rms"]
@@ -39,6 +40,9 @@ def norm(tree: Tree) -> Array:
 def finite_norm(tree: Tree) -> Array:
     """`norm` over those leaves that have no NaN and no infinity."""
     return norm_and_finite_norm(tree)[1]
+
+
+register(norm, "global_norm")  # its public name, for configs of what measures it
 
 
 def norm_and_finite_norm(tree: Tree) -> tuple[Array, Array]:

@@ -8,6 +8,7 @@ import jax.core
 import numpy as np
 
 from gradtx.core.documentation import constructor
+from gradtx.core.registry import name_of_function
 
 __all__ = ["as_python"]
 
@@ -33,7 +34,8 @@ def as_python(value: Any, depth: int = 0) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return f"float({str(value)!r})"
     if callable(value):
-        return getattr(value, "__qualname__", repr(value))
+        registered = None if isinstance(value, type) else name_of_function(value)
+        return registered or getattr(value, "__qualname__", repr(value))
     return repr(value)
 
 

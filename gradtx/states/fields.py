@@ -79,7 +79,7 @@ def _entries_to_search(node: Any, inside: bool) -> Iterator[tuple[Any, Any, bool
 
 def holds_states(name: str) -> bool:
     """Whether a field of this name holds states or named values, rather than a tree like the parameters."""
-    return name.endswith(("_state", "_states")) or name in ("hyperparams", "info", "measurements")
+    return name.endswith(("_state", "_states")) or name in ("hyperparams", "info", "measurement", "measurements")
 
 
 def _entries(node: Any) -> Iterator[tuple[Any, str, Any]]:

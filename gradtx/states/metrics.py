@@ -35,8 +35,8 @@ def metrics(state: Any) -> dict[str, Array]:
 
     Each where something in the state keeps it: `steps` (updates made), `learning_rate` (of the last update, also if
     scheduled), `grad_norm` and `clipped` (of `clip_by_global_norm`), `skipped` (gradients that were not finite),
-    `loss_scale`, `plateau_scale`; injected hyper-parameters and what `monitor` measures under their own names, with the
-    path of the leaf after it if a measurement is a tree.
+    `loss_scale`, `plateau_scale`; injected hyper-parameters, and what `monitor` and `snapshot` measure, under their own
+    names, with the path of the leaf after it if a measurement is a tree.
 
     If several states keep a metric, what tells them apart comes first: the name of a group or of a stage, as in
     `embed/learning_rate`. Stages without a name are told apart by their positions, `0/grad_norm` and `2/grad_norm` of
@@ -84,7 +84,7 @@ def _measured(field: Field) -> Iterator[tuple[str, Any]]:
     """The metrics that a field holds, with their names."""
     name, value = key_names(field.path)[-1], unboxed(field.value)
     above = key_names(field.path)[-2] if len(field.path) > 1 else ""
-    if above in ("hyperparams", "measurements"):
+    if above in ("hyperparams", "measurement", "measurements"):
         names = [f"{name}/{leaf}" if leaf else name for leaf in leaf_names(value)]
         yield from ((each, leaf) for each, leaf in zip(names, jax.tree.leaves(value), strict=True) if _is_number(leaf))
     elif (metric := _reported(field)) not in (None, "steps") and _is_number(value):

@@ -31,6 +31,20 @@ class Norms:
         return grads
 
 
+class MeanNorm:
+    """The gradients as they are, and a debiased running mean of their norms, as a weighted sum."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def __call__(self, grads: Arrays, params: Arrays) -> Arrays:
+        """The same gradients."""
+        self.seen.append(global_norm(grads))
+        weights = 0.75 ** np.arange(len(self.seen))[::-1]
+        self.mean = np.sum(weights * self.seen) / np.sum(weights)
+        return grads
+
+
 def towards(g: Any, w: Any) -> Any:
     """A function for `stateless_with_tree_map`."""
     return 0.5 * g - 0.25 * w
@@ -54,6 +68,14 @@ CASES = {
         gx.stateless_with_tree_map(towards), lambda: leaf_by_leaf(lambda g, w: 0.5 * g - 0.25 * w)
     ),
     "monitor": Case(gx.monitor(), Norms, read={"norm": lambda state: state.measurements["update_norm"]}),
+    "snapshot": Case(
+        gx.snapshot("size", gx.global_norm), Norms, read={"norm": lambda state: state.measurement["size"]}
+    ),
+    "measure_with_ema": Case(
+        gx.monitor({"mean": gx.measure_with_ema(gx.global_norm, 0.75)}),
+        MeanNorm,
+        read={"mean": lambda state: state.measurements["mean"]},
+    ),
     "named_chain": Case(
         gx.named_chain(("turn", gx.stateless(gx.negate)), ("keep", gx.keep_params_nonnegative())),
         lambda: Sequence(leaf_by_leaf(lambda g, w: -g), leaf_by_leaf(lambda g, w: np.maximum(g, -w))),
