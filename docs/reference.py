@@ -63,12 +63,10 @@ def modules(room: str) -> list[Any]:
 
 
 def section(module: Any) -> str:
-    """A module: its docstring, and what it makes public."""
-    entries = [
-        entry(name, getattr(module, name))
-        for name in getattr(module, "__all__", [])
-        if getattr(getattr(module, name), "__module__", "").startswith("gradtx")
-    ]
+    """A module: its docstring, and the classes and functions that it makes public."""
+    public = {name: getattr(module, name) for name in getattr(module, "__all__", [])}
+    ours = {name: item for name, item in public.items() if getattr(item, "__module__", "").startswith("gradtx")}
+    entries = [entry(name, item) for name, item in ours.items() if callable(item)]
     return f"## {module.__name__}\n\n{inspect.getdoc(module)}\n\n" + "\n".join(entries)
 
 

@@ -71,7 +71,7 @@ class Zeros(NamedTuple):
 
     shape: tuple[int, ...] = ()
     "Its shape."
-    dtype: Any = jnp.float32
+    dtype: Any = "float32"
     "Its dtype."
 
     def __call__(self, state: OptimizerState, name: str) -> Array:
