@@ -770,8 +770,10 @@ def test_a_derived_optimizer_of_ours_leaves_what_has_no_gradient():
     with pytest.warns(UserWarning, match="Gradients do not exist"):
         optimizer.apply([second[0], None], [a, b])
     np.testing.assert_array_equal(b.numpy(), before)
-    moved = {name: np.any(new != state.slots[name]) for name, new in optimizer.get_state().slots.items()}
-    assert [*moved.values()] == [True, False]
+    after = optimizer.get_state()
+    velocities = [f"momentum/{variable.path.replace('/', '_')}_velocity" for variable in (a, b)]
+    moved = [bool(np.any(after.slots[name] != state.slots[name])) for name in velocities]
+    assert moved == [True, False]
 
 
 @pytest.mark.parametrize(
