@@ -1129,7 +1129,7 @@ def test_f9_a_thousand_nested_chains_end_in_a_recursion_error(what):
     tx = gradtx.scale(1.0)
     for _ in range(1000):
         tx = gradtx.chain(tx)
-    with pytest.raises(RecursionError):
+    with pytest.raises((RecursionError, SystemError)):  # the latter where the limit is reached inside of jaxlib
         what(tx)
 
 
