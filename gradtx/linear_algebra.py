@@ -44,7 +44,7 @@ def safe_norm(
     """
     x, floor = _with_floor("safe_norm: min_norm", x, min_norm)
     wide = dtypes.upcast(x)
-    down = _power_of_two(wide, axis)
+    down = numerics.factors_to_one(jnp.max(jnp.abs(wide), axis, keepdims=True, initial=0))
     if ord == 0:  # the number of elements that are not 0, which does not grow with them
         down = [jnp.ones_like(factor) for factor in down]
     scaled = wide * down[0].astype(wide.dtype) * down[1].astype(wide.dtype)
@@ -85,13 +85,6 @@ def _with_floor(where: str, x: Any, floor: Any) -> tuple[Array, Array]:
     if not isinstance(floor, jax.core.Tracer) and not floor >= 0:
         raise ValueError(f"{where} must be at least 0, got {float(floor):g}")
     return x, jnp.asarray(floor).astype(numerics.real_dtype(numerics.compute_dtype(x.dtype)))
-
-
-def _power_of_two(x: Array, axis: int | tuple[int, ...] | None) -> list[Array]:
-    """Two factors whose product brings the largest element along some axes near 1; those axes have length 1."""
-    largest = jnp.max(jnp.abs(x), axis, keepdims=True, initial=0)
-    _, exponent = jnp.frexp(jax.lax.stop_gradient(jnp.where(jnp.isfinite(largest), largest, 1)))
-    return [jnp.ldexp(jnp.ones_like(largest), -half) for half in (exponent // 2, exponent - exponent // 2)]
 
 
 # Eigenvalues and roots.

@@ -166,11 +166,7 @@ def _is_safe(total: Array) -> Array:
 @jax.custom_jvp
 def _leaf_norm(x: Array) -> Array:
     """The norm of an array that is not empty: its elements are divided by a power of two near the largest first."""
-    largest = jnp.max(jnp.abs(x))
-    _, exponent = jnp.frexp(jnp.where(jnp.isfinite(largest), largest, 1))
-    # in two halves, each of which is a number of the dtype; ldexp would compute the power for every element
-    half = jnp.ldexp(jnp.ones((), largest.dtype), -(exponent // 2))
-    other = jnp.ldexp(jnp.ones((), largest.dtype), -(exponent - exponent // 2))
+    half, other = numerics.factors_to_one(jnp.max(jnp.abs(x)))
     scaled = x * half.astype(x.dtype) * other.astype(x.dtype)
     return jnp.sqrt(jnp.sum(numerics.abs_sq(scaled))) / half / other
 

@@ -21,6 +21,7 @@ __all__ = [
     "compute_dtype",
     "counter",
     "ema",
+    "factors_to_one",
     "increment",
     "one_minus_power",
     "quotient",
@@ -155,6 +156,16 @@ def bounded(x: Array, size: int = 1) -> Array:
     if jnp.iscomplexobj(x):
         return jax.lax.complex(bounded(jnp.real(x), 2 * size), bounded(jnp.imag(x), 2 * size))
     return jnp.where(jnp.isfinite(x), jnp.clip(x, -bound, bound), x)
+
+
+def factors_to_one(largest: Array) -> tuple[Array, Array]:
+    """Two powers of two whose product brings each magnitude near 1; constants where one differentiates.
+
+    Two, because their product may be no number of the dtype. For infinity and NaN they are those of 1.
+    """
+    _, exponent = jnp.frexp(jax.lax.stop_gradient(jnp.where(jnp.isfinite(largest), largest, 1)))
+    half = exponent // 2  # computed once: ldexp of the elements would compute the power for each of them
+    return jnp.ldexp(jnp.ones_like(largest), -half), jnp.ldexp(jnp.ones_like(largest), half - exponent)
 
 
 def abs_sq(x: Array) -> Array:
