@@ -129,7 +129,7 @@ def test_orthogonal_factor(case: str):
     _, _, name = case.partition(":")
     for result, options in cases.FACTORS[case].items():
         for shape in ("4x3", "8x16", "12x12"):
-            ours = gx.orthogonalize(arrays[f"{name}::G_{shape}"], eps=1e-7, **options)
+            ours = gx.orthogonalize(jnp.asarray(arrays[f"{name}::G_{shape}"]), eps=1e-7, **options)
             assert_small(np.abs(ours - arrays[f"{name}::{result}_{shape}"]) / bound, f"{result} of {shape}")
 
 
