@@ -259,19 +259,13 @@ def test_eager_jitted_and_donated(case):
 def test_empty_trees(case):
     """No parameters: no updates, and no error."""
     tx = TRANSFORMATIONS[case]
-
-    @jax.jit
-    def run(trees):
-        states = []
-        for tree in trees:
-            start = tx.init(tree)
-            updates, state = tx.update(tree, start, tree, **helpers.extra_for(tx, tree))
-            assert types_of(updates) == types_of(tree)
-            assert types_of(state) == types_of(start)
-            states.append(state)
-        return states
-
-    run([{}, (), {"a": None}])
+    for tree in ({}, (), {"a": None}):
+        arrays, functions = helpers.extra_kinds(tx, tree)
+        update = functools.partial(tx.update, **functions)
+        start = jax.eval_shape(tx.init, tree)
+        updates, state = jax.eval_shape(update, tree, start, tree, **arrays)
+        assert types_of(updates) == types_of(tree)
+        assert types_of(state) == types_of(start)
 
 
 # Hyper-parameters.
