@@ -165,7 +165,8 @@ def counters(state: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(c, marks=pytest.mark.long if is_made_of_others(c) else ()) for c in TRANSFORMATIONS]
+    "case",
+    [pytest.param(c, marks=pytest.mark.long if is_made_of_others(c) or "+" in c else ()) for c in TRANSFORMATIONS],
 )
 def test_numbers(case, x64):
     """Finite from zero gradients, parameters, both, and at saturated counters; in scan, cond and gradients too."""
@@ -220,7 +221,7 @@ def test_numbers(case, x64):
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(c, marks=pytest.mark.long if is_part_of_an_optimizer(c) else ()) for c in LEAST]
+    "case", [pytest.param(c, marks=pytest.mark.long if is_part_of_an_optimizer(c) or "+" in c else ()) for c in LEAST]
 )
 def test_eager_jitted_and_donated(case):
     """One compilation for equal instances called eagerly, one trace for all jitted steps, and the same numbers.
