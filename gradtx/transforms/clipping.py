@@ -113,8 +113,8 @@ class clip_by_global_norm(Leafwise):
     max_norm: NonNegative
     "Largest L2 norm c of the whole tree; 1 is usual."
 
-    def init_fn(self, params: Tree) -> ClipByGlobalNormState:
-        return ClipByGlobalNormState(jnp.zeros((), jnp.float32), numerics.counter())
+    def first_observed(self, params: Tree) -> dict[str, Array]:
+        return {"grad_norm": jnp.zeros((), jnp.float32), "clipped": numerics.counter()}
 
     def observe(self, updates: Tree, state: ClipByGlobalNormState) -> dict[str, Array]:
         norm, finite_norm = norms.norm_and_finite_norm(updates)
