@@ -17,6 +17,7 @@ from gradtx.core.apply import *
 from gradtx.core.compose import *
 from gradtx.core.config import *
 from gradtx.core.leafwise import *
+from gradtx.core.namespaces import absence
 from gradtx.core.registry import *
 from gradtx.core.run import *
 from gradtx.core.spec import *
@@ -99,13 +100,17 @@ from gradtx.wrappers.schedule_free import *
 from gradtx.wrappers.sharing import *
 
 if typing.TYPE_CHECKING:
+    from gradtx import contrib as contrib
     from gradtx import keras as keras
     from gradtx import losses as losses
+    from gradtx import tree_utils as tree_utils
+    from gradtx.aliases import *
     from gradtx.losses import *
 
 __version__ = "0.1.0"
 
 _WHEN_ASKED_FOR = ("keras", "losses")
+_OF_OPTAX = ("contrib", "tree_utils")
 
 
 def _is_for_users(name: str, thing: object) -> bool:
@@ -129,14 +134,15 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> object:
-    """`gradtx.keras` and `gradtx.losses`, imported when they are first asked for; and each loss by its name.
+    """What is imported when it is first asked for, and what completion does not show: optax's other names for things.
 
     optax has losses at its top, too. Here completion shows them in `gradtx.losses`.
     """
-    if name in _WHEN_ASKED_FOR:
+    if name in _WHEN_ASKED_FOR or name in _OF_OPTAX:
         return importlib.import_module(f"gradtx.{name}")
     if not name.startswith("_"):
-        losses = importlib.import_module("gradtx.losses")
-        if name in losses.__all__:
-            return getattr(losses, name)
-    raise AttributeError(f"module 'gradtx' has no attribute {name!r}")
+        for module in map(importlib.import_module, ("gradtx.losses", "gradtx.aliases")):
+            if name in module.__all__:
+                return getattr(module, name)
+    hint = absence(name, __all__)
+    raise AttributeError(f"module 'gradtx' has no attribute {name!r}{hint}", name=name)
