@@ -455,12 +455,12 @@ class muon(Optimizer):
     def _labels(self) -> Any:
         """What says of each leaf whether it is Muon's or Adam's: the dimension numbers if they do, else the mask."""
         numbers = self.muon_weight_dimension_numbers
-        if _is_numbers(numbers):
-            return label_by_mask(self.muon_mask, "muon", "adam")
-        return (lambda params: _labels_of(numbers(params))) if _gives_numbers(numbers) else _labels_of(numbers)
+        return label_by_mask(self.muon_mask, "muon", "adam") if _is_numbers(numbers) else _labels_of(numbers)
 
 
 def _labels_of(numbers: Any) -> Any:
-    """A tree of labels, `"muon"` where there are dimension numbers."""
+    """A tree of labels, `"muon"` where there are dimension numbers; of a function, a function that gives one."""
+    if _gives_numbers(numbers):
+        return lambda params: _labels_of(numbers(params))
     numbers = DimensionNumbersKind().convert("muon: muon_weight_dimension_numbers", numbers)
     return jax.tree.map(lambda own: "adam" if own is None else "muon", numbers, is_leaf=_is_numbers)
