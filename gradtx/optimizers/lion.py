@@ -32,8 +32,9 @@ class scale_by_lion(Leafwise):
         u = sign(β₁ m + (1 − β₁) g)
         m ← β₂ m + (1 − β₂) g
 
-    The updates are −1, 0 or 1; the modes `"smooth"` and `"refined"` let small ones stay small. Unless β₂ < β₁ / 2, they are computed from the new m as sign(ρ m + (1 − ρ) g) with
-    ρ = β₁ / β₂, which is the same: the old m need not be kept then, and the update writes no temporary.
+    The updates are −1, 0 or 1; in the modes `"smooth"` and `"refined"` small ones stay small. Unless β₂ < β₁ / 2, they
+    are computed from the new m as sign(ρ m + (1 − ρ) g) with ρ = β₁ / β₂, which is the same: the old m need not be kept
+    then, and the update writes no temporary.
 
     Chen et al., 2023, Algorithm 2. https://arxiv.org/abs/2302.06675
     """

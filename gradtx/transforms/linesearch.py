@@ -101,7 +101,7 @@ def _print_failure(search: str, info: Any, value: Array, slope: Array, rate: Arr
     count, *errors = info._fields
     text = (
         f"{search}: no step size met the conditions. The search began at the value {{value}} with the slope {{slope}} "
-        f"along the updates, which must be negative, and ended at the step size {{rate}} after {{{count}}} evaluations: "
+        f"along the updates, which must be negative. It ended at the step size {{rate}} after {{{count}}} evaluations: "
         + ", ".join(f"{error} {{{error}}}" for error in errors)
     )
     numbers = {**info._asdict(), "value": value, "slope": slope, "rate": rate}
