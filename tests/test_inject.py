@@ -223,7 +223,7 @@ class TestSpellings:
         assert repr(a) == "inject_hyperparams(adam(0.001, b1=0.8))"
         assert pickle.loads(pickle.dumps(a)) == a
         assert gradtx.from_config(gradtx.to_config(a)) == a
-        assert a.replace(inner=gradtx.sgd(0.1)) == gradtx.inject_hyperparams(gradtx.sgd(0.1))
+        assert a.replace(inner_factory=gradtx.sgd(0.1)) == gradtx.inject_hyperparams(gradtx.sgd(0.1))
 
     def test_static_args(self):
         a = gradtx.inject_hyperparams(gradtx.adamw, static_args=("b1", "mask"))(1e-3)

@@ -504,6 +504,26 @@ class TestSam:
             _, state = train(tx, 2, x, lambda step: jnp.ones(2))
             assert int(state.adv_state[0].count) == count
 
+    def test_gradients_of_a_mapped_batch_are_averaged(self):
+        """The same update on each device, and that of the whole batch."""
+        batch, x = jnp.arange(8.0).reshape(4, 2), jnp.ones(2)
+        tx = gx.sam(gx.sgd(0.1), opaque_mode=True, batch_axis_name="batch")
+        alone = tx.replace(batch_axis_name=None)
+
+        slope = jax.grad(lambda x, example: jnp.mean((x * example - 1) ** 4))
+
+        def mean(x):
+            return jax.vmap(slope, (None, 0))(x, batch).mean(0)
+
+        def update(example):
+            return tx.update(mean(x), tx.init(x), x, grad_fn=lambda params, i: slope(params, example))[0]
+
+        each = jax.vmap(update, axis_name="batch")(batch)
+        want, _ = alone.update(mean(x), alone.init(x), x, grad_fn=lambda params, i: mean(params))
+        np.testing.assert_allclose(each, jnp.broadcast_to(want, (4, 2)), rtol=1e-5)
+        with pytest.raises(ValueError, match=r"sam: batch_axis_name is for opaque_mode.*jax\.lax\.pmean"):
+            gx.sam(gx.sgd(0.1), batch_axis_name="batch")
+
     def test_opaque_mode_needs_the_gradient_function(self):
         tx = gx.sam(gx.sgd(0.1), opaque_mode=True)
         with pytest.raises(TypeError, match="sam needs the extra argument grad_fn"):

@@ -26,15 +26,15 @@ from gradtx.core.tree import Tree
 __all__ = ["finite_norm", "inner_product", "leaf_norm", "norm", "norm_and_finite_norm", "plain_norm", "rms"]
 
 
-def norm(tree: Tree) -> Array:
-    """√Σ|x|² over all leaves, accumulated in at least float32; 0 for an empty tree, NaN if an element is NaN.
+def norm(updates: Tree) -> Array:
+    """√Σ|x|² over all leaves of a tree, accumulated in at least float32; 0 for an empty one, NaN if an element is NaN.
 
-    It is right also where squares overflow or underflow.
+    It is right also where squares overflow or underflow. The tree may be one of updates, parameters or anything else.
 
     >>> norm({"a": jnp.array([3e30]), "b": jnp.array([4e30])})
     Array(5.e+30, dtype=float32)
     """
-    return norm_and_finite_norm(tree)[0]
+    return norm_and_finite_norm(updates)[0]
 
 
 def finite_norm(tree: Tree) -> Array:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core.compose import Optimizer, chain
-from gradtx.core.hyperparams import Decay, DType, NonNegative, Rate
+from gradtx.core.hyperparams import Decay, DType, Flag, NonNegative, Rate
 from gradtx.core.leafwise import Leafwise
 from gradtx.core.numerics import abs_sq, ema, quotient, sqrt, unbiased, zeros
 from gradtx.core.transformation import Transformation
@@ -94,6 +94,9 @@ class nadam(Optimizer):
     The momentum is constant, as in optax, unless `momentum_decay` is given. In torch and Keras 2 that is 0.004, in
     Keras 3 it is 1.
 
+    Raises:
+        ValueError: `momentum_decay` without `nesterov`.
+
     >>> import gradtx
     >>> gradtx.nadam(2e-3, momentum_decay=4e-3).expanded
     chain(scale_by_nadam(), scale_by_learning_rate(0.002))
@@ -106,8 +109,14 @@ class nadam(Optimizer):
     eps: NonNegative = scale_by_nadam.eps
     eps_root: NonNegative = scale_by_nadam.eps_root
     mu_dtype: DType | None = scale_by_nadam.mu_dtype
+    nesterov: Flag = True
+    "Whether to look one step ahead, usually so; without it this is `adam`."
     momentum_decay: NonNegative | None = None
     "ψ, the pace at which the momentum grows; 0.004 in torch, 1 in Keras 3, and `None` for a constant momentum."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse_pace_without_nesterov(self)
 
     def expand(self) -> chain:
         return chain(_nesterov_adam(self), scale_by_learning_rate.of(self))
@@ -119,6 +128,9 @@ class nadamw(Optimizer):
         θ ← θ − η (u + λ θ)
 
     where u is the update of `scale_by_nadam`, or that of `scale_by_adam(nesterov=True)`.
+
+    Raises:
+        ValueError: `momentum_decay` without `nesterov`.
     """
 
     learning_rate: Rate
@@ -132,7 +144,12 @@ class nadamw(Optimizer):
     "Strength λ of the weight decay, multiplied by the learning rate; 1e-4 to 1e-2 are usual."
     mask: Mask = None
     "The leaves to decay, all by default; usually not biases and norms."
+    nesterov: Flag = nadam.nesterov
     momentum_decay: NonNegative | None = nadam.momentum_decay
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse_pace_without_nesterov(self)
 
     def expand(self) -> chain:
         return chain(
@@ -142,9 +159,17 @@ class nadamw(Optimizer):
         )
 
 
+def _refuse_pace_without_nesterov(tx: nadam | nadamw) -> None:
+    if tx.momentum_decay is not None and not tx.nesterov:
+        raise ValueError(
+            f"{type(tx).__name__}: momentum_decay is the pace of Nesterov's momentum: leave out nesterov=False, or "
+            "momentum_decay"
+        )
+
+
 def _nesterov_adam(tx: nadam | nadamw) -> Transformation:
     """The first stage, with or without a growing momentum."""
-    return scale_by_adam.of(tx, nesterov=True) if tx.momentum_decay is None else scale_by_nadam.of(tx)
+    return scale_by_adam.of(tx) if tx.momentum_decay is None else scale_by_nadam.of(tx)
 
 
 class ScaleByAlgoperfNadamState(NamedTuple):

@@ -129,15 +129,15 @@ def key_names(path: Path) -> tuple[str, ...]:
 # By name.
 
 
-def get_all_with_path(state: Any, key: str, filtering: Filter | None = None) -> list[tuple[Path, Any]]:
+def get_all_with_path(tree: Any, key: str, filtering: Filter | None = None) -> list[tuple[Path, Any]]:
     """Path and value of every field that `key` names, outer ones first. A class of states names those states."""
-    found = [(field.path, unboxed(field.value)) for field in _matches(state, key)]
+    found = [(field.path, unboxed(field.value)) for field in _matches(tree, key)]
     if not found:
-        found = list(_states_called(state, key))
+        found = list(_states_called(tree, key))
     return [(path, value) for path, value in found if filtering is None or filtering(path, value)]
 
 
-def get(state: Any, key: str, default: Any = _REQUIRED, filtering: Filter | None = None) -> Any:
+def get(tree: Any, key: str, default: Any = _REQUIRED, filtering: Filter | None = None) -> Any:
     """The value of the field that `key` names.
 
     Of an injected hyper-parameter the value in `hyperparams` is meant, not the record that a stage inside keeps.
@@ -154,17 +154,17 @@ def get(state: Any, key: str, default: Any = _REQUIRED, filtering: Filter | None
     KeyError: "'count' names 2 fields: '1.0.count' (ScaleByAdamState), '1.1.count' (ScaleByLearningRateState); write
     more of the path, 'ScaleByAdamState.count' say"
     """
-    found = unshadowed(get_all_with_path(state, key, filtering))
+    found = unshadowed(get_all_with_path(tree, key, filtering))
     if len(found) == 1:
         return found[0][1]
     if found:
-        raise KeyError(_ambiguous(state, key, [path for path, _ in found]))
+        raise KeyError(_ambiguous(tree, key, [path for path, _ in found]))
     if default is not _REQUIRED:
         return default
-    raise KeyError(_unknown(state, key))
+    raise KeyError(_unknown(tree, key))
 
 
-def replace(state: Any, filtering: Filter | None = None, /, **values: Any) -> Any:
+def replace(tree: Any, filtering: Filter | None = None, /, **values: Any) -> Any:
     """A copy of the state with other values in all fields of these names. A function is applied to the old value.
 
     A number takes the dtype of what it replaces, so that nothing is compiled again.
@@ -181,14 +181,14 @@ def replace(state: Any, filtering: Filter | None = None, /, **values: Any) -> An
     Array([1., 1.], dtype=float32)
     """
     for key, value in values.items():
-        found = get_all_with_path(state, key, filtering)
+        found = get_all_with_path(tree, key, filtering)
         if not found:
-            raise KeyError(_unknown(state, key))
+            raise KeyError(_unknown(tree, key))
         chosen = unshadowed(found)
         for path, old in chosen:
-            _refuse_records(state, path)
-            state = _put(state, path, _fitted(path, value(old) if callable(value) else value, old))
-    return state
+            _refuse_records(tree, path)
+            tree = _put(tree, path, _fitted(path, value(old) if callable(value) else value, old))
+    return tree
 
 
 def _matches(state: Any, key: str) -> list[Field]:

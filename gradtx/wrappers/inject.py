@@ -156,7 +156,7 @@ class _InjectHyperparams(_Injecting, name="inject_hyperparams"):
     (Array([-0.25], dtype=float32), {'learning_rate': Array(0.25, dtype=float32)})
     """
 
-    inner: Annotated[Any, InjectedKind()]
+    inner_factory: Annotated[Any, InjectedKind()]
     "A transformation; or a class or function that makes one, for the other spelling."
     static_args: Names = ()
     "Names of hyper-parameters that are not injected."
@@ -165,15 +165,15 @@ class _InjectHyperparams(_Injecting, name="inject_hyperparams"):
     names: Names | None = None
     "Names of the hyper-parameters to inject, all of them by default."
 
-    def __new__(cls, inner: Any = None, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(inner, type) or (callable(inner) and not hasattr(inner, "update")):
-            return functools.partial(_inject_into, inner, *_options(*args, **kwargs))
+    def __new__(cls, inner_factory: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(inner_factory, type) or (callable(inner_factory) and not hasattr(inner_factory, "update")):
+            return functools.partial(_inject_into, inner_factory, *_options(*args, **kwargs))
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_dtype("inject_hyperparams", self.hyperparam_dtype)
-        known = _names_of(self.inner).values()
+        known = _names_of(self.inner_factory).values()
         if unknown := [name for name in (*self.static_args, *(self.names or ())) if name not in known]:
             raise ValueError(
                 f"inject_hyperparams: no hyper-parameter {', '.join(unknown)} to inject; there is {', '.join(known)}"
@@ -184,7 +184,7 @@ class _InjectHyperparams(_Injecting, name="inject_hyperparams"):
 
     def made(self, values: Mapping[str, Any]) -> Transformation:
         by_path = {path: values[name] for name, (path, _) in self._chosen.items()}
-        return _with_hyperparams(lambda path, value: by_path.get(path, value), self.inner)
+        return _with_hyperparams(lambda path, value: by_path.get(path, value), self.inner_factory)
 
     def dtype(self) -> Any:
         return self.hyperparam_dtype
@@ -192,8 +192,8 @@ class _InjectHyperparams(_Injecting, name="inject_hyperparams"):
     @functools.cached_property
     def _chosen(self) -> dict[str, tuple[Path, Any]]:
         """Path and value of each injected hyper-parameter, by name."""
-        values = _hyperparams(self.inner)
-        chosen = {name: (path, values[path]) for path, name in _names_of(self.inner).items()}
+        values = _hyperparams(self.inner_factory)
+        chosen = {name: (path, values[path]) for path, name in _names_of(self.inner_factory).items()}
         wanted = chosen if self.names is None else self.names
         return {name: item for name, item in chosen.items() if name in wanted and name not in self.static_args}
 
@@ -279,7 +279,7 @@ if TYPE_CHECKING:  # a class cannot say that calling it with a class gives a fun
 
     @overload
     def inject_hyperparams(
-        inner: Callable[P, Any],
+        inner_factory: Callable[P, Any],
         static_args: str | Iterable[str] = (),
         hyperparam_dtype: Any = None,
         names: str | Iterable[str] | None = None,
@@ -287,14 +287,14 @@ if TYPE_CHECKING:  # a class cannot say that calling it with a class gives a fun
 
     @overload
     def inject_hyperparams(
-        inner: GradientTransformation | Transformation,
+        inner_factory: GradientTransformation | Transformation,
         static_args: str | Iterable[str] = (),
         hyperparam_dtype: Any = None,
         names: str | Iterable[str] | None = None,
     ) -> _InjectHyperparams: ...
 
     def inject_hyperparams(
-        inner: Any, static_args: Any = (), hyperparam_dtype: Any = None, names: Any = None
+        inner_factory: Any, static_args: Any = (), hyperparam_dtype: Any = None, names: Any = None
     ) -> Any: ...
 
 else:
