@@ -48,6 +48,7 @@ from gradtx.optimizers.noisy_sgd import *
 from gradtx.optimizers.novograd import *
 from gradtx.optimizers.optimistic import *
 from gradtx.optimizers.polyak import *
+from gradtx.optimizers.prodigy import *
 from gradtx.optimizers.radam import *
 from gradtx.optimizers.rmsprop import *
 from gradtx.optimizers.rprop import *

@@ -135,6 +135,7 @@ NEEDS = {
     "optimistic_adam_v2": 72,
     "optimistic_gradient_descent": 32,
     "polyak_sgd": 20,
+    "prodigy": 68.1,
     "radam": 40,
     "rmsprop": 28,
     "rprop": 48,

@@ -1,6 +1,7 @@
-"""Norms of trees and of arrays.
+"""Norms of trees and of arrays, and sums over trees.
 
-Squares of float32 overflow above 1.8e19 and underflow below 1e-19. Three norms differ in what they do about it:
+`total` is a sum over a whole tree; norms are roots of one. Squares of float32 overflow above 1.8e19 and underflow below
+1e-19. Three norms differ in what they do about it:
 
 - `norm`, of a whole tree, is right for all finite elements. Where the plain sum of squares is not to be trusted, two
   more are taken from scaled elements: one branch for the whole tree, however many leaves there are.
@@ -11,6 +12,7 @@ Squares of float32 overflow above 1.8e19 and underflow below 1e-19. Three norms 
 
 import functools
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,7 +25,17 @@ from gradtx.core.dtypes import promote, upcast, varying_like
 from gradtx.core.registry import register
 from gradtx.core.tree import Tree
 
-__all__ = ["finite_norm", "inner_product", "leaf_norm", "norm", "norm_and_finite_norm", "plain_norm", "rms"]
+__all__ = [
+    "finite_norm",
+    "inner_product",
+    "leaf_norm",
+    "norm",
+    "norm_and_finite_norm",
+    "plain_norm",
+    "rms",
+    "total",
+    "total_dtype",
+]
 
 
 def norm(tree: Tree) -> Array:
@@ -86,6 +98,36 @@ def inner_product(a: Tree, b: Tree, dtype: Any) -> Array:
     """
     products = jax.tree.map(lambda x, y: jnp.sum(jnp.real(jnp.conj(x) * y)), promote(a, b), promote(b, a))
     return sum((x.astype(dtype) for x in jax.tree.leaves(products)), jnp.zeros((), dtype))
+
+
+def total(formula: Callable[..., Array], dtype: Any, *trees: Tree) -> Array:
+    """Σ formula(x, y, …) over all elements of corresponding leaves, computed and added up in the real `dtype`.
+
+    Complex leaves are complex numbers of that precision. A leaf whose sum is not finite does not count, so that it does
+    not spoil a number that all leaves share. The formula is traced once for all leaves of the same shapes and dtypes.
+
+    If `leaf` computes the same array for a slot, XLA writes that once, and the sum reads it. A sum that is to read what
+    there is already, and to share nothing, is given `numerics.again(trees)`.
+
+    >>> total(lambda x, y: x * y, jnp.float32, {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([3.0, 4.0])})
+    Array(11., dtype=float32)
+    """
+    complex_dtype = np.promote_types(dtype, np.complex64)
+
+    @jax.jit
+    def part(*leaves: Array) -> Array:
+        kinds = [complex_dtype if jnp.iscomplexobj(x) else dtype for x in leaves]
+        pairs = zip(leaves, kinds, strict=True)
+        added = jnp.sum(formula(*(x if x.dtype == kind else numerics.again(x).astype(kind) for x, kind in pairs)))
+        return jnp.where(jnp.isfinite(added), added, 0)
+
+    parts = [part(*leaves) for leaves in zip(*map(jax.tree.leaves, trees), strict=True)]
+    return functools.reduce(operator.add, parts, jnp.zeros((), dtype))
+
+
+def total_dtype(params: Tree) -> np.dtype[Any]:
+    """The dtype of numbers of the whole tree: the real one of its widest leaf, at least float32."""
+    return _widest_real(jax.tree.leaves(params))
 
 
 # The norm of a tree.
