@@ -299,6 +299,14 @@ TRAJECTORIES = {
     "pytorch_optimizer:prodigy_1_A": gx.prodigy(
         estim_lr0=1e-3, weight_decay=0.1, use_bias_correction=True, safeguard_warmup=True
     ),
+    "dog:dog_0_A": gx.params_average(gx.dog(), gamma=8.0),
+    "dog:dog_1_A": gx.params_average(gx.dog(init_step=("heuristic", 0.01), weight_decay=0.1), gamma=8.0),
+    "dog:dog_2_B": gx.params_average(gx.dog(init_step=("learning_rate", 0.01)), gamma=8.0),
+    "dog:ldog_0_A": gx.params_average(gx.ldog(init_step=("heuristic", 0.01)), gamma=8.0),
+    "optax:dog_0_A": gx.dog(),
+    "optax:dog_1_A": gx.dog(init_step=("distance", 0.01)),
+    "optax:dowg_0_A": gx.dowg(),
+    "optax:dowg_1_A": gx.dowg(init_estim_sq_dist=0.01),
     # Clipping.
     "torch_optim:clip_norm_sgd_0_A": gx.chain(gx.clip_by_global_norm(1.0), gx.sgd(0.1, 0.9)),
     "torch_optim:clip_norm_adamw_1_C": gx.chain(gx.clip_by_global_norm(0.5), gx.adamw(0.01, weight_decay=0.01)),
@@ -476,7 +484,7 @@ LEFT_OUT = reasons(
         "a method that gradtx does not have": {
             "torch_optim": "sparseadam_0_C",
             "optax": """acprop_0_A acprop_1_B ademamix_0_A simplified_ademamix_0_A adopt_0_A cocob_0_A
-                dadapt_adamw_0_A dadapt_adamw_1_A dog_0_A dog_1_A dowg_0_A dowg_1_A galore_0_A galore_1_D
+                dadapt_adamw_0_A dadapt_adamw_1_A galore_0_A galore_1_D
                 mechanize_0_A momo_0_A momo_1_A momo_2_A momo_adam_0_A momo_adam_1_A""",
             "optimi": "stableadamw_0_A stableadamw_1_B stableadamw_2_C",
             "timm": "laprop_0_A adopt_0_A adamp_0_B sgdp_0_B mars_0_A mars_1_A",
