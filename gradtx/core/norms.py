@@ -23,6 +23,7 @@ from jax import Array
 from gradtx.core import numerics
 from gradtx.core.dtypes import promote, upcast, varying_like
 from gradtx.core.registry import register
+from gradtx.core.substitution import anew
 from gradtx.core.tree import Tree
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "rms",
     "total",
     "total_dtype",
+    "total_of_slot",
 ]
 
 
@@ -106,19 +108,31 @@ def total(formula: Callable[..., Array], dtype: Any, *trees: Tree) -> Array:
     Complex leaves are complex numbers of that precision. A leaf whose sum is not finite does not count, so that it does
     not spoil a number that all leaves share. The formula is traced once for all leaves of the same shapes and dtypes.
 
-    If `leaf` computes the same array for a slot, XLA writes that once, and the sum reads it. A sum that is to read what
-    there is already, and to share nothing, is given `numerics.again(trees)`.
-
     >>> total(lambda x, y: x * y, jnp.float32, {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([3.0, 4.0])})
     Array(11., dtype=float32)
     """
-    complex_dtype = np.promote_types(dtype, np.complex64)
+    return _total(anew(_at_precision(formula, dtype)), dtype, trees)
 
+
+def total_of_slot(formula: Callable[..., Array], dtype: Any, *trees: Tree) -> Array:
+    """`total` of what the formula of each leaf computes for a slot, too: XLA writes the slot, and this sum reads it."""
+    return _total(_at_precision(formula, dtype), dtype, trees)
+
+
+def _at_precision(formula: Callable[..., Array], dtype: Any) -> Callable[..., Array]:
+    """The formula of leaves in the real `dtype`, or in the complex one of that precision."""
+
+    def converted(x: Array) -> Array:
+        own = np.promote_types(dtype, np.complex64) if jnp.iscomplexobj(x) else dtype
+        return x if x.dtype == own else numerics.again(x).astype(own)
+
+    return lambda *leaves: formula(*map(converted, leaves))
+
+
+def _total(formula: Callable[..., Array], dtype: Any, trees: tuple[Tree, ...]) -> Array:
     @jax.jit
     def part(*leaves: Array) -> Array:
-        kinds = [complex_dtype if jnp.iscomplexobj(x) else dtype for x in leaves]
-        pairs = zip(leaves, kinds, strict=True)
-        added = jnp.sum(formula(*(x if x.dtype == kind else numerics.again(x).astype(kind) for x, kind in pairs)))
+        added = jnp.sum(formula(*leaves))
         return jnp.where(jnp.isfinite(added), added, 0)
 
     parts = [part(*leaves) for leaves in zip(*map(jax.tree.leaves, trees), strict=True)]

@@ -196,7 +196,7 @@ def _rate(init_step: tuple[str, Any], is_first: Array, max_dist: Array, sum_sq: 
 
 def _squared_distance(dtype: Any, start: Tree, params: Tree) -> Array:
     """‖θ − θ₀‖² over the whole tree."""
-    return norms.total(lambda x0, x: numerics.abs_sq(x - x0), dtype, *numerics.again((start, params)))
+    return norms.total(lambda x0, x: numerics.abs_sq(x - x0), dtype, start, params)
 
 
 class dog(Optimizer):

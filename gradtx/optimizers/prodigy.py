@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core import norms, numerics
+from gradtx.core import norms
 from gradtx.core.compose import Optimizer
 from gradtx.core.dtypes import scaled, upcast
 from gradtx.core.hyperparams import (
@@ -103,9 +103,9 @@ class scale_by_prodigy(Leafwise):
         step_size = d * self.learning_rate * self._correction(state.count.astype(dtype) + 1)
         growth = d / self.estim_lr0
         weight = growth * (d if self.safeguard_warmup else step_size)
-        along = norms.total(_along, dtype, *numerics.again((updates, state.params0, params)))
+        along = norms.total(_along, dtype, updates, state.params0, params)
         numerator = self._b3 * state.numerator_weighted + growth * step_size * along
-        norm = norms.total(lambda g, s: jnp.abs(self._grad_sum(g, s, weight)), dtype, updates, state.grad_sum)
+        norm = norms.total_of_slot(lambda g, s: jnp.abs(self._grad_sum(g, s, weight)), dtype, updates, state.grad_sum)
         has_moved = norm > 0
         estimate = self.estim_lr_coef * numerator / jnp.where(has_moved, norm, 1)
         largest = jnp.maximum(state.max_estim_lr, jnp.where(has_moved, estimate, 0))

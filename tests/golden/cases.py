@@ -299,6 +299,12 @@ TRAJECTORIES = {
     "pytorch_optimizer:prodigy_1_A": gx.prodigy(
         estim_lr0=1e-3, weight_decay=0.1, use_bias_correction=True, safeguard_warmup=True
     ),
+    "dadaptation:dadaptadam_0_A": gx.dadapt_adamw(),
+    "dadaptation:dadaptadam_1_A": gx.dadapt_adamw(estim_lr0=1e-3, weight_decay=0.1, growth_rate=1.5),
+    "optax:dadapt_adamw_0_A": gx.dadapt_adamw(use_bias_correction=True),
+    "optax:dadapt_adamw_1_A": gx.dadapt_adamw(estim_lr0=1e-3, weight_decay=0.1, use_bias_correction=True),
+    "pytorch_optimizer:dadaptadam_0_A": gx.dadapt_adamw(),
+    "pytorch_optimizer:dadaptadam_1_A": gx.dadapt_adamw(estim_lr0=1e-3, weight_decay=0.1, growth_rate=1.5),
     "dog:dog_0_A": gx.params_average(gx.dog(), gamma=8.0),
     "dog:dog_1_A": gx.params_average(gx.dog(init_step=("heuristic", 0.01), weight_decay=0.1), gamma=8.0),
     "dog:dog_2_B": gx.params_average(gx.dog(init_step=("learning_rate", 0.01)), gamma=8.0),
@@ -483,15 +489,16 @@ LEFT_OUT = reasons(
         },
         "a method that gradtx does not have": {
             "torch_optim": "sparseadam_0_C",
+            "dadaptation": "dadaptsgd_0_A dadaptsgd_1_A dadaptadagrad_0_A dadaptlion_0_A dadaptadan_0_A",
             "optax": """acprop_0_A acprop_1_B ademamix_0_A simplified_ademamix_0_A adopt_0_A cocob_0_A
-                dadapt_adamw_0_A dadapt_adamw_1_A galore_0_A galore_1_D
+                galore_0_A galore_1_D
                 mechanize_0_A momo_0_A momo_1_A momo_2_A momo_adam_0_A momo_adam_1_A""",
             "optimi": "stableadamw_0_A stableadamw_1_B stableadamw_2_C",
             "timm": "laprop_0_A adopt_0_A adamp_0_B sgdp_0_B mars_0_A mars_1_A",
             "pytorch_optimizer": """adabound_0_A adabound_1_A adai_0_A adagc_0_A adagc_1_A adamp_0_A adamp_1_B sgdp_0_A
                 adams_0_A adamc_0_A adapnm_0_A pnm_0_A ademamix_0_A ademamix_1_A simplifiedademamix_0_A
                 simplifiedademamix_1_A adopt_0_A adopt_1_B aggmo_0_A aida_0_A amos_0_A amos_1_B ano_0_A avagrad_0_A
-                bcos_0_A came_0_A came_1_B dadaptadam_0_A dadaptadam_1_A dadaptsgd_0_A dadaptadagrad_0_A
+                bcos_0_A came_0_A came_1_B dadaptsgd_0_A dadaptadagrad_0_A
                 dadaptlion_0_A diffgrad_0_A exadam_0_A fadam_0_A grams_0_A grokfastadamw_0_A grokfastadamw_1_A
                 kate_0_A laprop_0_A laprop_1_A mars_0_A mars_1_A msvag_0_A padam_0_A pid_0_A
                 qhadam_0_A qhm_0_A racs_0_A sgdsai_0_A spam_0_A stablespam_0_A stableadamw_0_A stableadamw_1_B
