@@ -44,6 +44,7 @@ from gradtx.optimizers.lars import *
 from gradtx.optimizers.lbfgs import *
 from gradtx.optimizers.lion import *
 from gradtx.optimizers.madgrad import *
+from gradtx.optimizers.momo import *
 from gradtx.optimizers.muon import *
 from gradtx.optimizers.nadam import *
 from gradtx.optimizers.noisy_sgd import *

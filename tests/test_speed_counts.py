@@ -129,6 +129,8 @@ NEEDS = {
     "ldog": 24.1,
     "lion": 28,
     "madgrad": 44,
+    "momo": 44.1,
+    "momo_adam": 64.1,
     "muon": 262,
     "nadam": 44,
     "nadamw": 44,

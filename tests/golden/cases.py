@@ -313,6 +313,16 @@ TRAJECTORIES = {
     "optax:dog_1_A": gx.dog(init_step=("distance", 0.01)),
     "optax:dowg_0_A": gx.dowg(),
     "optax:dowg_1_A": gx.dowg(init_estim_sq_dist=0.01),
+    # Step sizes found from the loss.
+    "momo:momo_0_A": gx.momo(),
+    "momo:momo_1_A": gx.momo(0.5, 0.8, 0.1, 0.05, bias_correction=True),
+    "momo:momo_2_A": gx.momo(0.5, adapt_lower_bound=True),
+    "momo:momoadam_0_A": gx.momo_adam(),
+    "momo:momoadam_1_A": gx.momo_adam(0.05, 0.8, 0.95, weight_decay=0.1, divide=False),
+    "momo:momoadam_2_A": gx.momo_adam(0.1, adapt_lower_bound=True),
+    "optax:momo_0_A": gx.momo(),
+    "optax:momo_2_A": gx.momo(0.5, adapt_lower_bound=True),
+    "optax:momo_adam_0_A": gx.momo_adam(),
     # Clipping.
     "torch_optim:clip_norm_sgd_0_A": gx.chain(gx.clip_by_global_norm(1.0), gx.sgd(0.1, 0.9)),
     "torch_optim:clip_norm_adamw_1_C": gx.chain(gx.clip_by_global_norm(0.5), gx.adamw(0.01, weight_decay=0.01)),
@@ -492,7 +502,7 @@ LEFT_OUT = reasons(
             "dadaptation": "dadaptsgd_0_A dadaptsgd_1_A dadaptadagrad_0_A dadaptlion_0_A dadaptadan_0_A",
             "optax": """acprop_0_A acprop_1_B ademamix_0_A simplified_ademamix_0_A adopt_0_A cocob_0_A
                 galore_0_A galore_1_D
-                mechanize_0_A momo_0_A momo_1_A momo_2_A momo_adam_0_A momo_adam_1_A""",
+                mechanize_0_A """,
             "optimi": "stableadamw_0_A stableadamw_1_B stableadamw_2_C",
             "timm": "laprop_0_A adopt_0_A adamp_0_B sgdp_0_B mars_0_A mars_1_A",
             "pytorch_optimizer": """adabound_0_A adabound_1_A adai_0_A adagc_0_A adagc_1_A adamp_0_A adamp_1_B sgdp_0_A
@@ -510,6 +520,7 @@ LEFT_OUT = reasons(
                 normuon_f32ns_0_A adamuon_f32ns_0_A adago_f32ns_0_A scion_f32ns_0_A scion_f32ns_1_A""",
         },
         "estimates the distance from every third element, to save memory": {"prodigyopt": "prodigy_3_A"},
+        "divides by 1 + η λ the parameters alone, not the step as well": {"optax": "momo_1_A momo_adam_1_A"},
         "for its powers of float32 further from its own equations than the tolerance; see keras3:Muon": {
             "keras": "muon_0_A"
         },
