@@ -36,6 +36,8 @@ from gradtx.optimizers.adam import *
 from gradtx.optimizers.adamax import *
 from gradtx.optimizers.adan import *
 from gradtx.optimizers.asgd import *
+from gradtx.optimizers.dadapt_adamw import *
+from gradtx.optimizers.dog import *
 from gradtx.optimizers.fromage import *
 from gradtx.optimizers.ftrl import *
 from gradtx.optimizers.lamb import *
@@ -43,12 +45,14 @@ from gradtx.optimizers.lars import *
 from gradtx.optimizers.lbfgs import *
 from gradtx.optimizers.lion import *
 from gradtx.optimizers.madgrad import *
+from gradtx.optimizers.momo import *
 from gradtx.optimizers.muon import *
 from gradtx.optimizers.nadam import *
 from gradtx.optimizers.noisy_sgd import *
 from gradtx.optimizers.novograd import *
 from gradtx.optimizers.optimistic import *
 from gradtx.optimizers.polyak import *
+from gradtx.optimizers.prodigy import *
 from gradtx.optimizers.radam import *
 from gradtx.optimizers.rmsprop import *
 from gradtx.optimizers.rprop import *

@@ -42,6 +42,32 @@ def test_a_warm_up_from_zero_leaves_no_nan(name):
         chex.assert_tree_all_finite((params, state))
 
 
+@pytest.mark.parametrize("optimizer", [gx.prodigy, gx.dadapt_adamw])
+def test_estimates_of_the_distance_begin_with_the_first_gradient(optimizer):
+    """Optax's are NaN after a rate of 0 at the beginning, and after gradients of 0; here nothing moves until then."""
+    tx = optimizer(gx.linear_schedule(0.0, 1.0, 3), weight_decay=0.1)
+    params = start = {"w": jnp.array([3.0, -4.0]), "b": jnp.zeros(())}
+    state = tx.init(params)
+    for grad in (1.0, 0.0, 0.0):  # the rates are 0, 1/3 and 2/3
+        updates, state = tx.update(jax.tree.map(lambda p, g=grad: g * jnp.sign(p), params), state, params)
+        params = gx.apply_updates(params, updates)
+        chex.assert_trees_all_equal(params, start)
+    before = helpers.squares(params)
+    for _ in range(200):
+        updates, state = tx.update(params, state, params)
+        params = gx.apply_updates(params, updates)
+    assert float(state.estim_lr) > 0.1
+    assert helpers.squares(params) < 0.1 * before
+
+
+@pytest.mark.parametrize("optimizer", [gx.prodigy, gx.dadapt_adamw])
+def test_no_estimate_and_no_decay_without_a_gradient(optimizer):
+    tx, params = optimizer(weight_decay=0.1), {"w": jnp.array([3.0, -4.0])}
+    updates, state = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, params))
+    assert float(state.estim_lr) == float(jnp.float32(1e-6))
+
+
 @pytest.mark.parametrize("tx", [gx.normalize(), gx.normalize_by_update_norm(), gx.sam(gx.sgd(0.1), gx.sgd(0.05))])
 def test_zero_gradients_are_not_divided_by_their_norm(tx):
     params = {"w": jnp.ones(3)}

@@ -80,8 +80,8 @@ class Leafwise(GradientTransformation, abstract=True):
     def observe(self, updates: Tree, state: Any, **context: Any) -> dict[str, Any]:
         """Numbers of the whole tree, computed before its leaves: the new `observed`, and what else `leaf` may ask for.
 
-        After a star, it may ask for `params` and for extra arguments. By default what is observed is the
-        hyper-parameter of that name.
+        After a star, it may ask for `params` and for extra arguments. Hyper-parameters that are arrays have the dtype
+        of what is observed. By default what is observed is the hyper-parameter of that name.
         """
         return {name: getattr(self, name) for name in self.observed}
 
@@ -168,7 +168,10 @@ def _update_leaves(
 
 def _numbers(tx: Leafwise, updates: Tree, state: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """What is computed once for the whole tree."""
-    numbers = tx.observe(updates, state, **{name: given[name] for name in tx._observe_extras.known if name in given})
+    inexact = [value.dtype for name in tx.observed if dtypes.is_inexact(value := getattr(state, name))]
+    at_precision = jax.tree.map(lambda array: array.astype(inexact[0]), tx) if inexact else tx
+    wanted = {name: given[name] for name in tx._observe_extras.known if name in given}
+    numbers = at_precision.observe(updates, state, **wanted)
     fields = {name: dtypes.cast_like(numbers[name], getattr(state, name)) for name in tx.observed}
     count = {"count": numerics.increment(state.count)} if "count" in getattr(state, "_fields", ()) else {}
     return numbers | fields | count

@@ -285,6 +285,44 @@ TRAJECTORIES = {
         gx.chain(gx.scale_by_muon(ns_steps=3, beta=0.8, eps=1e-7, nesterov=False, form="sum"), rate(0.02)),
         gx.adam(0.02, eps=1e-7, eps_hat=True),
     ),
+    # Step sizes found from distances.
+    "prodigyopt:prodigy_0_A": gx.prodigy(),
+    "prodigyopt:prodigy_1_A": gx.prodigy(
+        estim_lr0=1e-3, weight_decay=0.1, use_bias_correction=True, safeguard_warmup=True
+    ),
+    "prodigyopt:prodigy_2_B": gx.chain(
+        decay(0.05), gx.prodigy(betas=(0.9, 0.95), estim_lr0=1e-3, estim_lr_coef=0.5, growth_rate=1.3)
+    ),
+    "prodigyopt:prodigy_4_C": gx.prodigy(estim_lr0=1e-3),
+    "optax:prodigy_0_A": gx.prodigy(estim_lr0=1e-3, use_bias_correction=True),
+    "pytorch_optimizer:prodigy_0_A": gx.prodigy(),
+    "pytorch_optimizer:prodigy_1_A": gx.prodigy(
+        estim_lr0=1e-3, weight_decay=0.1, use_bias_correction=True, safeguard_warmup=True
+    ),
+    "dadaptation:dadaptadam_0_A": gx.dadapt_adamw(),
+    "dadaptation:dadaptadam_1_A": gx.dadapt_adamw(estim_lr0=1e-3, weight_decay=0.1, growth_rate=1.5),
+    "optax:dadapt_adamw_0_A": gx.dadapt_adamw(use_bias_correction=True),
+    "optax:dadapt_adamw_1_A": gx.dadapt_adamw(estim_lr0=1e-3, weight_decay=0.1, use_bias_correction=True),
+    "pytorch_optimizer:dadaptadam_0_A": gx.dadapt_adamw(),
+    "pytorch_optimizer:dadaptadam_1_A": gx.dadapt_adamw(estim_lr0=1e-3, weight_decay=0.1, growth_rate=1.5),
+    "dog:dog_0_A": gx.params_average(gx.dog(), gamma=8.0),
+    "dog:dog_1_A": gx.params_average(gx.dog(init_step=("heuristic", 0.01), weight_decay=0.1), gamma=8.0),
+    "dog:dog_2_B": gx.params_average(gx.dog(init_step=("learning_rate", 0.01)), gamma=8.0),
+    "dog:ldog_0_A": gx.params_average(gx.ldog(init_step=("heuristic", 0.01)), gamma=8.0),
+    "optax:dog_0_A": gx.dog(),
+    "optax:dog_1_A": gx.dog(init_step=("distance", 0.01)),
+    "optax:dowg_0_A": gx.dowg(),
+    "optax:dowg_1_A": gx.dowg(init_estim_sq_dist=0.01),
+    # Step sizes found from the loss.
+    "momo:momo_0_A": gx.momo(),
+    "momo:momo_1_A": gx.momo(0.5, 0.8, 0.1, 0.05, bias_correction=True),
+    "momo:momo_2_A": gx.momo(0.5, adapt_lower_bound=True),
+    "momo:momoadam_0_A": gx.momo_adam(),
+    "momo:momoadam_1_A": gx.momo_adam(0.05, 0.8, 0.95, weight_decay=0.1, divide=False),
+    "momo:momoadam_2_A": gx.momo_adam(0.1, adapt_lower_bound=True),
+    "optax:momo_0_A": gx.momo(),
+    "optax:momo_2_A": gx.momo(0.5, adapt_lower_bound=True),
+    "optax:momo_adam_0_A": gx.momo_adam(),
     # Clipping.
     "torch_optim:clip_norm_sgd_0_A": gx.chain(gx.clip_by_global_norm(1.0), gx.sgd(0.1, 0.9)),
     "torch_optim:clip_norm_adamw_1_C": gx.chain(gx.clip_by_global_norm(0.5), gx.adamw(0.01, weight_decay=0.01)),
@@ -361,6 +399,7 @@ TRAJECTORIES = {
 READ = {
     "params": lambda state, params: params,
     "avg": gx.eval_params,
+    "d": lambda state, params: tree.get(state, "estim_lr"),
     "ax": lambda state, params: tree.get(state, "ax"),
     "scale": lambda state, params: tree.get(state, "scale"),
     "x": gx.eval_params,
@@ -460,17 +499,18 @@ LEFT_OUT = reasons(
         },
         "a method that gradtx does not have": {
             "torch_optim": "sparseadam_0_C",
+            "dadaptation": "dadaptsgd_0_A dadaptsgd_1_A dadaptadagrad_0_A dadaptlion_0_A dadaptadan_0_A",
             "optax": """acprop_0_A acprop_1_B ademamix_0_A simplified_ademamix_0_A adopt_0_A cocob_0_A
-                dadapt_adamw_0_A dadapt_adamw_1_A dog_0_A dog_1_A dowg_0_A dowg_1_A galore_0_A galore_1_D
-                mechanize_0_A momo_0_A momo_1_A momo_2_A momo_adam_0_A momo_adam_1_A prodigy_0_A""",
+                galore_0_A galore_1_D
+                mechanize_0_A """,
             "optimi": "stableadamw_0_A stableadamw_1_B stableadamw_2_C",
             "timm": "laprop_0_A adopt_0_A adamp_0_B sgdp_0_B mars_0_A mars_1_A",
             "pytorch_optimizer": """adabound_0_A adabound_1_A adai_0_A adagc_0_A adagc_1_A adamp_0_A adamp_1_B sgdp_0_A
                 adams_0_A adamc_0_A adapnm_0_A pnm_0_A ademamix_0_A ademamix_1_A simplifiedademamix_0_A
                 simplifiedademamix_1_A adopt_0_A adopt_1_B aggmo_0_A aida_0_A amos_0_A amos_1_B ano_0_A avagrad_0_A
-                bcos_0_A came_0_A came_1_B dadaptadam_0_A dadaptadam_1_A dadaptsgd_0_A dadaptadagrad_0_A
+                bcos_0_A came_0_A came_1_B dadaptsgd_0_A dadaptadagrad_0_A
                 dadaptlion_0_A diffgrad_0_A exadam_0_A fadam_0_A grams_0_A grokfastadamw_0_A grokfastadamw_1_A
-                kate_0_A laprop_0_A laprop_1_A mars_0_A mars_1_A msvag_0_A padam_0_A pid_0_A prodigy_0_A prodigy_1_A
+                kate_0_A laprop_0_A laprop_1_A mars_0_A mars_1_A msvag_0_A padam_0_A pid_0_A
                 qhadam_0_A qhm_0_A racs_0_A sgdsai_0_A spam_0_A stablespam_0_A stableadamw_0_A stableadamw_1_B
                 stableadamw_2_C splus_0_D swats_0_A tam_0_A adatam_0_A asgd_0_A accsgd_0_A rose_0_A apollodqn_0_A
                 srmm_0_A grokfast_ema_sgd_0_A grokfast_ema_sgd_1_A grokfast_ma_sgd_0_A orthograd_sgd_0_A""",
@@ -479,6 +519,8 @@ LEFT_OUT = reasons(
             "pytorch_optimizer": """shampoo_0_A shampoo_1_A scalableshampoo_0_A soap_0_D soap_1_D
                 normuon_f32ns_0_A adamuon_f32ns_0_A adago_f32ns_0_A scion_f32ns_0_A scion_f32ns_1_A""",
         },
+        "estimates the distance from every third element, to save memory": {"prodigyopt": "prodigy_3_A"},
+        "divides by 1 + η λ the parameters alone, not the step as well": {"optax": "momo_1_A momo_adam_1_A"},
         "for its powers of float32 further from its own equations than the tolerance; see keras3:Muon": {
             "keras": "muon_0_A"
         },
