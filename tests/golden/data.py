@@ -27,6 +27,14 @@ class Trajectory(NamedTuple):
     "`params` and, say, averages of them: at each of the steps a row of all leaves, flattened and concatenated."
     bounds: dict[str, np.ndarray]
     "The largest deviation allowed, for each number recorded."
+    columns: Any = slice(None)
+    "Which numbers of a row were recorded, where not all of them."
+    dtype: str = "float32"
+    "What parameters and gradients are rounded to before the run."
+
+
+OF_64_BY_64 = np.array([1, 5, 25]), np.r_[:512, 64 * 64 : 64 * 64 + 5]
+"The steps and columns that were recorded of runs with a matrix of 64 × 64, which is large enough for 8-bit states."
 
 
 class Function(NamedTuple):
@@ -136,13 +144,16 @@ def _peer_trajectory(about: dict[str, Any]) -> Trajectory:
     inputs, arrays = contents("peers/grads.npz"), contents(f"peers/{about['source']}.npz")
     names = {"params": about["id"]} | {extra: f"{about['id']}::{extra}" for extra in about.get("extras", ())}
     recorded = {name: arrays[key] for name, key in names.items()}
+    steps, columns = OF_64_BY_64 if about["gradset"] == "A8" else (snapshot_steps(), slice(None))
     return Trajectory(
         params={var: inputs[f"{about['gradset']}/p0/{var}"] for var in about["vars"]},
         grads={var: inputs[f"{about['gradset']}/g/{var}"] for var in about["vars"]},
         losses=inputs[f"{about['gradset']}/loss"],
-        steps=snapshot_steps(),
+        steps=steps,
         recorded=recorded,
         bounds={name: np.full_like(values, bound(about)) for name, values in recorded.items()},
+        columns=columns,
+        dtype=about["kwargs"].get("dtype", "float32"),
     )
 
 
