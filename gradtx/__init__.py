@@ -34,6 +34,7 @@ from gradtx.optimizers.adagrad import *
 from gradtx.optimizers.adam import *
 from gradtx.optimizers.adamax import *
 from gradtx.optimizers.adan import *
+from gradtx.optimizers.adopt import *
 from gradtx.optimizers.asgd import *
 from gradtx.optimizers.fromage import *
 from gradtx.optimizers.ftrl import *

@@ -116,6 +116,7 @@ NEEDS = {
     "adamw": 40,
     "adamw_tf1": 40,
     "adan": 80,
+    "adopt": 44,
     "amsgrad": 52,
     "asgd": 24,
     "fromage": 20,

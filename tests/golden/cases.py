@@ -208,6 +208,14 @@ TRAJECTORIES = {
     "pytorch_optimizer:novograd_1_B": gx.chain(  # its mean begins at the first term
         gx.scale_by_novograd(0.0, 0.95, weight_decay=0.05), gx.dampened_trace(0.9, 0.9), rate(0.02)
     ),
+    # ADOPT.
+    "epfl:adopt_adopt_0_A": gx.adopt(0.01),
+    "epfl:adopt_adopt_1_B": gx.chain(  # nor do the parameters decay in the first step, which only measures
+        gx.scale_by_adopt(0.85, 0.95), decay(lambda t: jnp.where(t > 0, 0.1, 0.0)), rate(0.02)
+    ),
+    "epfl:adopt_adopt_2_A": gx.chain(decay(lambda t: jnp.where(t > 0, 0.05, 0.0)), gx.adopt(0.01, use_clipping=False)),
+    "epfl:adopt_adopt_3_C": gx.adopt(0.01),
+    "optax:adopt_0_A": gx.adopt(0.01),
     # Lion.
     "lion_pytorch:lion_0_A": gx.lion(0.01, weight_decay=0.0),
     "lion_pytorch:lion_1_B": gx.lion(0.01, 0.95, 0.98, weight_decay=0.1),
@@ -455,19 +463,19 @@ PLATEAUS = {
 LEFT_OUT = reasons(
     {
         "known to be wrong: see the manifest's `deviation`": {
-            "optax": "adan_0_A rprop_0_A",
+            "optax": "acprop_0_A acprop_1_B adan_0_A rprop_0_A",
             "timm": "lookahead_0_A",
         },
         "a method that gradtx does not have": {
             "torch_optim": "sparseadam_0_C",
-            "optax": """acprop_0_A acprop_1_B ademamix_0_A simplified_ademamix_0_A adopt_0_A cocob_0_A
+            "optax": """ademamix_0_A simplified_ademamix_0_A cocob_0_A
                 dadapt_adamw_0_A dadapt_adamw_1_A dog_0_A dog_1_A dowg_0_A dowg_1_A galore_0_A galore_1_D
                 mechanize_0_A momo_0_A momo_1_A momo_2_A momo_adam_0_A momo_adam_1_A prodigy_0_A""",
             "optimi": "stableadamw_0_A stableadamw_1_B stableadamw_2_C",
-            "timm": "laprop_0_A adopt_0_A adamp_0_B sgdp_0_B mars_0_A mars_1_A",
+            "timm": "laprop_0_A adamp_0_B sgdp_0_B mars_0_A mars_1_A",
             "pytorch_optimizer": """adabound_0_A adabound_1_A adai_0_A adagc_0_A adagc_1_A adamp_0_A adamp_1_B sgdp_0_A
                 adams_0_A adamc_0_A adapnm_0_A pnm_0_A ademamix_0_A ademamix_1_A simplifiedademamix_0_A
-                simplifiedademamix_1_A adopt_0_A adopt_1_B aggmo_0_A aida_0_A amos_0_A amos_1_B ano_0_A avagrad_0_A
+                simplifiedademamix_1_A aggmo_0_A aida_0_A amos_0_A amos_1_B ano_0_A avagrad_0_A
                 bcos_0_A came_0_A came_1_B dadaptadam_0_A dadaptadam_1_A dadaptsgd_0_A dadaptadagrad_0_A
                 dadaptlion_0_A diffgrad_0_A exadam_0_A fadam_0_A grams_0_A grokfastadamw_0_A grokfastadamw_1_A
                 kate_0_A laprop_0_A laprop_1_A mars_0_A mars_1_A msvag_0_A padam_0_A pid_0_A prodigy_0_A prodigy_1_A
@@ -504,6 +512,10 @@ LEFT_OUT = reasons(
         "moves where it started from by the decay, since it does without momentum": {"madgrad": "madgrad_2_A"},
         "a mirror-descent method that gradtx does not have": {"madgrad": "mirrormadgrad_0_A"},
         "bounds that never shrink, although they are means": {"pytorch_optimizer": "sm3_1_B"},
+        "an ADOPT of its own, whose bound or first step is not the authors'": {
+            "timm": "adopt_0_A",
+            "pytorch_optimizer": "adopt_0_A adopt_1_B",
+        },
         "an AMSGrad of AdaBelief": {"adabelief_pytorch": "adabelief_2_A"},
         "makes no update before the rectification begins": {"pytorch_optimizer": "radam_0_A"},
         "a mixture of its own of RAdam, centralization and lookahead": {"pytorch_optimizer": "ranger_0_A ranger_1_B"},
