@@ -34,6 +34,7 @@ from gradtx.optimizers.adagrad import *
 from gradtx.optimizers.adam import *
 from gradtx.optimizers.adamax import *
 from gradtx.optimizers.adan import *
+from gradtx.optimizers.ademamix import *
 from gradtx.optimizers.adopt import *
 from gradtx.optimizers.asgd import *
 from gradtx.optimizers.fromage import *
@@ -55,6 +56,7 @@ from gradtx.optimizers.rprop import *
 from gradtx.optimizers.schedule_free import *
 from gradtx.optimizers.sgd import *
 from gradtx.optimizers.signum import *
+from gradtx.optimizers.simplified_ademamix import *
 from gradtx.optimizers.sm3 import *
 from gradtx.optimizers.tiger import *
 from gradtx.optimizers.torch_adafactor import *
@@ -63,6 +65,7 @@ from gradtx.schedules.base import *
 from gradtx.schedules.basic import *
 from gradtx.schedules.cosine import *
 from gradtx.schedules.cyclic import *
+from gradtx.schedules.half_life import *
 from gradtx.schedules.join import *
 from gradtx.schedules.piecewise import *
 from gradtx.schedules.ramp import *

@@ -30,6 +30,11 @@ def zero_at_first(schedule: Any, t: Any) -> Any:
     return jnp.where(t == 0, 0.0, schedule(t))
 
 
+def one_ahead(schedule: Any, t: Any) -> Any:
+    """A schedule whose package counts from 1."""
+    return schedule(t + 1)
+
+
 ascent = gx.scale(-1.0)
 "What torch calls `maximize`: the gradient turned round before anything else."
 
@@ -207,6 +212,29 @@ TRAJECTORIES = {
     "pytorch_optimizer:novograd_0_A": gx.novograd(0.05, 0.95, 0.98),
     "pytorch_optimizer:novograd_1_B": gx.chain(  # its mean begins at the first term
         gx.scale_by_novograd(0.0, 0.95, weight_decay=0.05), gx.dampened_trace(0.9, 0.9), rate(0.02)
+    ),
+    # AdEMAMix. The authors' warm-ups are one step ahead: their first step is step 1.
+    "epfl:ademamix_ademamix_0_A": gx.ademamix(0.01, alpha=2.0),
+    "epfl:ademamix_ademamix_1_A": gx.ademamix(
+        0.01,
+        b2=0.95,
+        b3=functools.partial(one_ahead, gx.half_life_schedule(0.9, 0.99, 20)),
+        alpha=functools.partial(one_ahead, gx.linear_schedule(0.0, 5.0, 15)),
+        weight_decay=0.1,
+    ),
+    "optax:ademamix_0_A": gx.ademamix(0.01),
+    "pytorch_optimizer:ademamix_0_A": gx.ademamix(0.01),
+    "pytorch_optimizer:ademamix_1_A": gx.ademamix(
+        0.01,
+        b2=0.95,
+        b3=functools.partial(one_ahead, gx.half_life_schedule(0.9, 0.99, 20)),
+        alpha=functools.partial(one_ahead, gx.linear_schedule(0.0, 3.0, 20)),
+        weight_decay=0.1,
+    ),
+    "optax:simplified_ademamix_0_A": gx.simplified_ademamix(1e-3),
+    "pytorch_optimizer:simplifiedademamix_0_A": gx.simplified_ademamix(1e-3, alpha=1.0),
+    "pytorch_optimizer:simplifiedademamix_1_A": gx.simplified_ademamix(
+        1e-3, functools.partial(one_ahead, gx.half_life_schedule(0.9, 0.95, 10)), 0.9, 2.0, weight_decay=0.1
     ),
     # ADOPT.
     "epfl:adopt_adopt_0_A": gx.adopt(0.01),
@@ -468,14 +496,13 @@ LEFT_OUT = reasons(
         },
         "a method that gradtx does not have": {
             "torch_optim": "sparseadam_0_C",
-            "optax": """ademamix_0_A simplified_ademamix_0_A cocob_0_A
+            "optax": """cocob_0_A
                 dadapt_adamw_0_A dadapt_adamw_1_A dog_0_A dog_1_A dowg_0_A dowg_1_A galore_0_A galore_1_D
                 mechanize_0_A momo_0_A momo_1_A momo_2_A momo_adam_0_A momo_adam_1_A prodigy_0_A""",
             "optimi": "stableadamw_0_A stableadamw_1_B stableadamw_2_C",
             "timm": "laprop_0_A adamp_0_B sgdp_0_B mars_0_A mars_1_A",
             "pytorch_optimizer": """adabound_0_A adabound_1_A adai_0_A adagc_0_A adagc_1_A adamp_0_A adamp_1_B sgdp_0_A
-                adams_0_A adamc_0_A adapnm_0_A pnm_0_A ademamix_0_A ademamix_1_A simplifiedademamix_0_A
-                simplifiedademamix_1_A aggmo_0_A aida_0_A amos_0_A amos_1_B ano_0_A avagrad_0_A
+                adams_0_A adamc_0_A adapnm_0_A pnm_0_A aggmo_0_A aida_0_A amos_0_A amos_1_B ano_0_A avagrad_0_A
                 bcos_0_A came_0_A came_1_B dadaptadam_0_A dadaptadam_1_A dadaptsgd_0_A dadaptadagrad_0_A
                 dadaptlion_0_A diffgrad_0_A exadam_0_A fadam_0_A grams_0_A grokfastadamw_0_A grokfastadamw_1_A
                 kate_0_A laprop_0_A laprop_1_A mars_0_A mars_1_A msvag_0_A padam_0_A pid_0_A prodigy_0_A prodigy_1_A
