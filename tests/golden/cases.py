@@ -232,10 +232,6 @@ TRAJECTORIES = {
         weight_decay=0.1,
     ),
     "optax:simplified_ademamix_0_A": gx.simplified_ademamix(1e-3),
-    "pytorch_optimizer:simplifiedademamix_0_A": gx.simplified_ademamix(1e-3, alpha=1.0),
-    "pytorch_optimizer:simplifiedademamix_1_A": gx.simplified_ademamix(
-        1e-3, functools.partial(one_ahead, gx.half_life_schedule(0.9, 0.95, 10)), 0.9, 2.0, weight_decay=0.1
-    ),
     # ADOPT.
     "epfl:adopt_adopt_0_A": gx.adopt(0.01),
     "epfl:adopt_adopt_1_B": gx.chain(  # nor do the parameters decay in the first step, which only measures
@@ -539,6 +535,9 @@ LEFT_OUT = reasons(
         "moves where it started from by the decay, since it does without momentum": {"madgrad": "madgrad_2_A"},
         "a mirror-descent method that gradtx does not have": {"madgrad": "mirrormadgrad_0_A"},
         "bounds that never shrink, although they are means": {"pytorch_optimizer": "sm3_1_B"},
+        "a mean for the sum, and a second moment multiplied by 1 − β₂ᵗ, by which the authors divide it": {
+            "pytorch_optimizer": "simplifiedademamix_0_A simplifiedademamix_1_A"
+        },
         "an ADOPT of its own, whose bound or first step is not the authors'": {
             "timm": "adopt_0_A",
             "pytorch_optimizer": "adopt_0_A adopt_1_B",
