@@ -27,6 +27,7 @@ from gradtx.masks.hiding import *
 from gradtx.masks.labels import *
 from gradtx.masks.masks import *
 from gradtx.masks.rules import *
+from gradtx.optimizers.acprop import *
 from gradtx.optimizers.adabelief import *
 from gradtx.optimizers.adadelta import *
 from gradtx.optimizers.adafactor import *

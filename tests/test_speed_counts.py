@@ -106,6 +106,7 @@ def test_wrappers_make_no_parameter_sized_temporary(name, dtypes):
 
 
 NEEDS = {
+    "acprop": 52,
     "adabelief": 44,
     "adadelta": 48,
     "adafactor": 28.2,
@@ -155,6 +156,7 @@ NEEDS = {
 "Bytes per float32 parameter that XLA:CPU counts for a step of each optimizer's example, at most."
 
 KEEPS = {
+    "acprop": (1, 1, "the old second moment, which the parameters' loop reads after its slot is written"),
     "lbfgs": (3, 4.5, "the direction, which each remembered pair changes"),
     "muon": (3.2, 3.2, "the iterates of Newton and Schulz, and their products"),
     "noisy_sgd": (3, 3, "the random bits"),

@@ -71,14 +71,14 @@ class scale_by_ademamix(Leafwise):
 
     def init_fn(self, params: Tree) -> ScaleByAdemamixState:
         leaves, treedef = jax.tree.flatten(params)
-        return self._joined_state({"count": counter(), "count_m2": counter()}, treedef, list(map(self.init_leaf, leaves)))
+        return self._joined_state(
+            {"count": counter(), "count_m2": counter()}, treedef, list(map(self.init_leaf, leaves))
+        )
 
     def observe(self, updates: Tree, state: ScaleByAdemamixState) -> dict[str, Any]:
         return {"count_m2": increment(state.count_m2)}
 
-    def leaf(
-        self, g: Array, m1: Array, m2: Array, nu: Array, *, t: Array
-    ) -> tuple[Array, Array, Array, Array]:
+    def leaf(self, g: Array, m1: Array, m2: Array, nu: Array, *, t: Array) -> tuple[Array, Array, Array, Array]:
         m1 = ema(m1, g, self.b1)
         m2 = ema(m2, g, self.b3)
         nu = ema(nu, abs_sq(g), self.b2)
