@@ -89,6 +89,7 @@ from gradtx.transforms.scaling import *
 from gradtx.transforms.stateless import *
 from gradtx.wrappers.accumulate import *
 from gradtx.wrappers.averaging import *
+from gradtx.wrappers.complex_valued import *
 from gradtx.wrappers.conditional import *
 from gradtx.wrappers.finite import *
 from gradtx.wrappers.flatten import *
