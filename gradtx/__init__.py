@@ -40,6 +40,7 @@ from gradtx.optimizers.adopt import *
 from gradtx.optimizers.asgd import *
 from gradtx.optimizers.fromage import *
 from gradtx.optimizers.ftrl import *
+from gradtx.optimizers.galore import *
 from gradtx.optimizers.lamb import *
 from gradtx.optimizers.lars import *
 from gradtx.optimizers.lbfgs import *

@@ -123,6 +123,7 @@ NEEDS = {
     "asgd": 24,
     "fromage": 20,
     "ftrl": 52,
+    "galore": 49.3,
     "lamb": 52,
     "lars": 32,
     "lbfgs": 257,
@@ -157,6 +158,7 @@ NEEDS = {
 
 KEEPS = {
     "acprop": (1, 1, "the old second moment, which the parameters' loop reads after its slot is written"),
+    "galore": (1.65, 1.65, "the matrices as LAPACK has them, their singular vectors, and updates projected back"),
     "lbfgs": (3, 4.5, "the direction, which each remembered pair changes"),
     "muon": (3.2, 3.2, "the iterates of Newton and Schulz, and their products"),
     "noisy_sgd": (3, 3, "the random bits"),

@@ -317,6 +317,15 @@ TRAJECTORIES = {
         gx.chain(gx.scale_by_muon(ns_steps=3, beta=0.8, eps=1e-7, nesterov=False, form="sum"), rate(0.02)),
         gx.adam(0.02, eps=1e-7, eps_hat=True),
     ),
+    # GaLore. The authors' AdamW adds ε before the bias correction, and decays last: (1 − η λ) (θ − η u).
+    "galore:galore_adamw_0_A": gx.galore(0.01, 2, scale=0.25, base_optimizer=gx.scale_by_adam(eps=1e-6, eps_hat=True)),
+    "galore:galore_adamw_1_D": gx.chain(
+        gx.galore(0.01, 3, 5, base_optimizer=gx.scale_by_adam(0.9, 0.95, 1e-6, eps_hat=True)),
+        gx.scale(1 - 0.01 * 0.1),
+        gx.decay_weights(0.01 * 0.1),
+    ),
+    "optax:galore_0_A": gx.galore(0.01, 2, proj_type="reverse_std"),
+    "optax:galore_1_D": gx.galore(0.01, 3, 5, proj_type="reverse_std"),
     # Clipping.
     "torch_optim:clip_norm_sgd_0_A": gx.chain(gx.clip_by_global_norm(1.0), gx.sgd(0.1, 0.9)),
     "torch_optim:clip_norm_adamw_1_C": gx.chain(gx.clip_by_global_norm(0.5), gx.adamw(0.01, weight_decay=0.01)),
@@ -493,7 +502,7 @@ LEFT_OUT = reasons(
         "a method that gradtx does not have": {
             "torch_optim": "sparseadam_0_C",
             "optax": """cocob_0_A
-                dadapt_adamw_0_A dadapt_adamw_1_A dog_0_A dog_1_A dowg_0_A dowg_1_A galore_0_A galore_1_D
+                dadapt_adamw_0_A dadapt_adamw_1_A dog_0_A dog_1_A dowg_0_A dowg_1_A
                 mechanize_0_A momo_0_A momo_1_A momo_2_A momo_adam_0_A momo_adam_1_A prodigy_0_A""",
             "optimi": "stableadamw_0_A stableadamw_1_B stableadamw_2_C",
             "timm": "laprop_0_A adamp_0_B sgdp_0_B mars_0_A mars_1_A",
