@@ -30,8 +30,13 @@ def zero_at_first(schedule: Any, t: Any) -> Any:
     return jnp.where(t == 0, 0.0, schedule(t))
 
 
-def one_ahead(schedule: Any, t: Any) -> Any:
-    """A schedule whose package counts from 1."""
+def from_one(schedule: Any) -> Any:
+    """A schedule whose package counts its steps from 1."""
+    return functools.partial(call_ahead, schedule)
+
+
+def call_ahead(schedule: Any, t: Any) -> Any:
+    """The value that gradtx's schedule has one step later."""
     return schedule(t + 1)
 
 
@@ -213,13 +218,13 @@ TRAJECTORIES = {
     "pytorch_optimizer:novograd_1_B": gx.chain(  # its mean begins at the first term
         gx.scale_by_novograd(0.0, 0.95, weight_decay=0.05), gx.dampened_trace(0.9, 0.9), rate(0.02)
     ),
-    # AdEMAMix. The authors' warm-ups are one step ahead: their first step is step 1.
+    # AdEMAMix.
     "epfl:ademamix_ademamix_0_A": gx.ademamix(0.01, alpha=2.0),
     "epfl:ademamix_ademamix_1_A": gx.ademamix(
         0.01,
         b2=0.95,
-        b3=functools.partial(one_ahead, gx.half_life_schedule(0.9, 0.99, 20)),
-        alpha=functools.partial(one_ahead, gx.linear_schedule(0.0, 5.0, 15)),
+        b3=from_one(gx.half_life_schedule(0.9, 0.99, 20)),
+        alpha=from_one(gx.linear_schedule(0.0, 5.0, 15)),
         weight_decay=0.1,
     ),
     "optax:ademamix_0_A": gx.ademamix(0.01),
@@ -227,8 +232,8 @@ TRAJECTORIES = {
     "pytorch_optimizer:ademamix_1_A": gx.ademamix(
         0.01,
         b2=0.95,
-        b3=functools.partial(one_ahead, gx.half_life_schedule(0.9, 0.99, 20)),
-        alpha=functools.partial(one_ahead, gx.linear_schedule(0.0, 3.0, 20)),
+        b3=from_one(gx.half_life_schedule(0.9, 0.99, 20)),
+        alpha=from_one(gx.linear_schedule(0.0, 3.0, 20)),
         weight_decay=0.1,
     ),
     "optax:simplified_ademamix_0_A": gx.simplified_ademamix(1e-3),
