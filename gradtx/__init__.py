@@ -60,6 +60,7 @@ from gradtx.optimizers.sgd import *
 from gradtx.optimizers.signum import *
 from gradtx.optimizers.simplified_ademamix import *
 from gradtx.optimizers.sm3 import *
+from gradtx.optimizers.sophia import *
 from gradtx.optimizers.tiger import *
 from gradtx.optimizers.torch_adafactor import *
 from gradtx.optimizers.yogi import *

@@ -480,6 +480,7 @@ def test_every_hyperparameter_of_an_optimizer_reaches_its_stages(name):
     """Every hyper-parameter has an effect: another value, alone or with momentum or decay, changes the updates."""
     tx = helpers.example(OPTIMIZERS[name])
     bases = [tx, replaced(tx, "momentum", 0.5), replaced(tx, "weight_decay_rate", 0.1)]
+    bases.append(replaced(tx, "print_win_rate_every_n_steps", 9))
     bases = [base for base in bases if base is not None]
     for field, kind in tx.field_kinds().items():
         values = (*VALUES, *getattr(kind, "options", ()), getattr(kind, "kind", kind).example)

@@ -57,6 +57,9 @@ def by_mask(mask, inside, outside):
     return gx.partition({"inside": inside, "outside": outside}, gx.label_by_mask(mask, "inside", "outside"))
 
 
+of_64_examples = gx.stateless_with_tree_map(lambda g, _: 64 * g * g)
+"The estimate of a Gauss–Newton diagonal from the gradient itself."
+
 matrices = {"v5": False, "m4x3": True, "m8x16": True}
 
 
@@ -256,6 +259,13 @@ TRAJECTORIES = {
     "keras:lion_0_A": gx.lion(0.01, weight_decay=0.1),
     "keras3:Lion__default": gx.lion(1e-3, weight_decay=0.0),
     "keras3:Lion__wd": gx.lion(0.01, 0.8, 0.95, weight_decay=0.1),
+    # Sophia. The recorded gradient stands for that of drawn labels, of a batch of 64, in every fifth step.
+    "epfl:sophiag_0_A": gx.sophia(
+        0.01, eps=1e-15, weight_decay=0.1, gamma=0.04, update_interval=5, hessian_diagonal_fn=of_64_examples
+    ),
+    "epfl:sophiag_1_A": gx.sophia(
+        0.01, 0.9, 0.95, 1e-15, 0.2, gamma=0.1, update_interval=5, hessian_diagonal_fn=of_64_examples
+    ),
     # LAMB and LARS.
     "optax:lamb_0_A": gx.lamb(0.01),
     "optax:lamb_1_C": gx.lamb(0.02, weight_decay=0.1),
