@@ -28,6 +28,7 @@ from gradtx.masks.hiding import *
 from gradtx.masks.labels import *
 from gradtx.masks.masks import *
 from gradtx.masks.rules import *
+from gradtx.optimizers.acprop import *
 from gradtx.optimizers.adabelief import *
 from gradtx.optimizers.adadelta import *
 from gradtx.optimizers.adafactor import *
@@ -35,11 +36,14 @@ from gradtx.optimizers.adagrad import *
 from gradtx.optimizers.adam import *
 from gradtx.optimizers.adamax import *
 from gradtx.optimizers.adan import *
+from gradtx.optimizers.ademamix import *
+from gradtx.optimizers.adopt import *
 from gradtx.optimizers.asgd import *
 from gradtx.optimizers.dadapt_adamw import *
 from gradtx.optimizers.dog import *
 from gradtx.optimizers.fromage import *
 from gradtx.optimizers.ftrl import *
+from gradtx.optimizers.galore import *
 from gradtx.optimizers.lamb import *
 from gradtx.optimizers.lars import *
 from gradtx.optimizers.lbfgs import *
@@ -59,7 +63,9 @@ from gradtx.optimizers.rprop import *
 from gradtx.optimizers.schedule_free import *
 from gradtx.optimizers.sgd import *
 from gradtx.optimizers.signum import *
+from gradtx.optimizers.simplified_ademamix import *
 from gradtx.optimizers.sm3 import *
+from gradtx.optimizers.sophia import *
 from gradtx.optimizers.tiger import *
 from gradtx.optimizers.torch_adafactor import *
 from gradtx.optimizers.yogi import *
@@ -67,6 +73,7 @@ from gradtx.schedules.base import *
 from gradtx.schedules.basic import *
 from gradtx.schedules.cosine import *
 from gradtx.schedules.cyclic import *
+from gradtx.schedules.half_life import *
 from gradtx.schedules.join import *
 from gradtx.schedules.piecewise import *
 from gradtx.schedules.ramp import *
@@ -89,6 +96,7 @@ from gradtx.transforms.scaling import *
 from gradtx.transforms.stateless import *
 from gradtx.wrappers.accumulate import *
 from gradtx.wrappers.averaging import *
+from gradtx.wrappers.complex_valued import *
 from gradtx.wrappers.conditional import *
 from gradtx.wrappers.finite import *
 from gradtx.wrappers.flatten import *

@@ -239,7 +239,7 @@ def _is_weak(x: Any) -> bool:
 # Extra arguments.
 
 
-def squares(params: Any) -> Any:
+def squares(params: Any, *_: Any) -> Any:
     """A loss: half the sum of the squares of the parameters."""
     return sum((0.5 * jnp.sum(x.astype(jnp.float32) ** 2) for x in jax.tree.leaves(params)), jnp.float32(0))
 

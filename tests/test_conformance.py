@@ -120,6 +120,12 @@ SPOILT_BY_NAN = {
 }
 "Transformations in which one leaf's NaN reaches the others by definition, by name, with the reason."
 
+LEAPS = {
+    "scale_by_adopt+toggled": "unclipped, an element whose gradients were 0 before moves by g / ε",
+    "adopt+toggled": "the same",
+}
+"Cases whose updates at saturated counters, from a state of zeros, are beyond float16 by definition."
+
 
 @functools.cache
 def numeric_cases() -> tuple[Any, Any, Any]:
@@ -195,7 +201,8 @@ def test_numbers(case, x64):
                 others = np.delete(result["updates"]["dense"].weight.reshape(STEPS, -1), 4, axis=1)
                 assert np.isfinite(others).all(), "declared elementwise"
             continue
-        assert not not_finite((result["updates"], result["params"])), name
+        beyond = {"['keyless'][<flat index 0>]"} if name == "saturated counters" and case in LEAPS else set()
+        assert {*not_finite(result["updates"]), *not_finite(result["params"])} <= beyond, name
         if name != "saturated counters":  # an unbounded sum in the state may overflow, the updates may not
             assert not not_finite(result["state"]), name
             slopes = result["gradient"]
@@ -473,9 +480,10 @@ def test_every_hyperparameter_of_an_optimizer_reaches_its_stages(name):
     """Every hyper-parameter has an effect: another value, alone or with momentum or decay, changes the updates."""
     tx = helpers.example(OPTIMIZERS[name])
     bases = [tx, replaced(tx, "momentum", 0.5), replaced(tx, "weight_decay_rate", 0.1)]
+    bases.append(replaced(tx, "print_win_rate_every_n_steps", 9))
     bases = [base for base in bases if base is not None]
     for field, kind in tx.field_kinds().items():
-        values = (*VALUES, *getattr(kind, "options", ()), kind.example)
+        values = (*VALUES, *getattr(kind, "options", ()), getattr(kind, "kind", kind).example)
         pairs = [(base, replaced(base, field, value)) for base in bases for value in values]
         assert any(repr(b.expanded) != repr(a.expanded) for a, b in pairs if b is not None), field
 

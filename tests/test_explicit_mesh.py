@@ -25,6 +25,7 @@ OPTIMIZERS = {
     "adamw": gx.adamw(0.01),
     "adafactor": gx.adafactor(0.01, min_dim_size_to_factor=2, momentum=0.9),
     "torch_adafactor": gx.torch_adafactor(0.01),
+    "galore": gx.galore(0.01, 2, 1, weight_dimension_numbers=gx.MuonDimensionNumbers(-2, -1)),
     "sm3": gx.sm3(0.1),
     "muon": gx.muon(0.02, muon_mask=gx.weights_only(), muon_weight_dimension_numbers=gx.MuonDimensionNumbers(-2, -1)),
 }

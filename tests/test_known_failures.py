@@ -32,10 +32,9 @@ def test_a_warm_up_from_zero_leaves_no_nan(name):
     """The rate of the first step is 0. Prodigy, D-Adaptation and schedule-free have divided by it."""
     optimizer = gx.registry()[name].example()
     tx = optimizer.replace(learning_rate=gx.linear_schedule(0.0, 0.1, 4))
-    extra = {name: 1.0 for name in tx.extras.required if name == "value"}
     params = {"w": jnp.ones((4, 3)), "b": jnp.zeros(2), "s": jnp.ones(())}
-    grads, state = jax.tree.map(lambda p: 0.5 * jnp.ones_like(p), params), None
-    state = tx.init(params)
+    grads = jax.tree.map(lambda p: 0.5 * jnp.ones_like(p), params)
+    extra, state = helpers.extra_for(tx, grads), tx.init(params)
     for _ in range(3):
         updates, state = tx.update(grads, state, params, **extra)
         params = gx.apply_updates(params, updates)

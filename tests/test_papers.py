@@ -1,5 +1,6 @@
 """What gradtx computes beside transcriptions of the papers in float64: eight steps, number by number."""
 
+import functools
 from typing import Any
 
 import jax
@@ -39,7 +40,8 @@ def test_transformation(name: str):
     """Parameters, and what is read from the state, after every step."""
     case = papers.all_cases()[name]
     theirs, ours = start(), jax.tree.map(jnp.asarray, start())
-    transcription, update, state = case.make(), jax.jit(case.tx.update), case.tx.init(ours)
+    update = jax.jit(functools.partial(case.tx.update, **case.extra))
+    transcription, state = case.make(), case.tx.init(ours)
     for step, grads in enumerate(gradients(case.spoilt)):
         loss = {"value": LOSSES[step]} if "value" in case.tx.extras.required else {}
         theirs = papers.each(np.add, theirs, transcription(grads, theirs, **loss))

@@ -106,6 +106,7 @@ def test_wrappers_make_no_parameter_sized_temporary(name, dtypes):
 
 
 NEEDS = {
+    "acprop": 52,
     "adabelief": 44,
     "adadelta": 48,
     "adafactor": 28.2,
@@ -116,6 +117,8 @@ NEEDS = {
     "adamw": 40,
     "adamw_tf1": 40,
     "adan": 80,
+    "ademamix": 56,
+    "adopt": 44,
     "amsgrad": 52,
     "asgd": 24,
     "dadapt_adamw": 68.1,
@@ -123,6 +126,7 @@ NEEDS = {
     "dowg": 28.1,
     "fromage": 20,
     "ftrl": 52,
+    "galore": 49.3,
     "lamb": 52,
     "lars": 32,
     "lbfgs": 257,
@@ -151,7 +155,9 @@ NEEDS = {
     "sgd": 12,
     "sign_sgd": 12,
     "signum": 24,
+    "simplified_ademamix": 44,
     "sm3": 32.1,
+    "sophia": 92,
     "tiger": 24,
     "torch_adafactor": 44.1,
     "yogi": 40,
@@ -159,6 +165,8 @@ NEEDS = {
 "Bytes per float32 parameter that XLA:CPU counts for a step of each optimizer's example, at most."
 
 KEEPS = {
+    "acprop": (1, 1, "the old second moment, which the parameters' loop reads after its slot is written"),
+    "galore": (1.65, 1.65, "the matrices as LAPACK has them, their singular vectors, and updates projected back"),
     "lbfgs": (3, 4.5, "the direction, which each remembered pair changes"),
     "muon": (3.2, 3.2, "the iterates of Newton and Schulz, and their products"),
     "noisy_sgd": (3, 3, "the random bits"),
@@ -175,6 +183,7 @@ KEEPS = {
     ),
     "schedule_free_adamw": (1, 1, "the base optimizer's update, which moves both z and the parameters"),
     "schedule_free_radam": (1, 1, "the same"),
+    "sophia": (3, 3, "the random bits of the signs, in the steps with an estimate"),
     "torch_adafactor": (1, 1, "the bounded gradient, which two sums read, and the root of each element"),
     "asgd": (0, 0.5, "the old parameters, which the average's loop reads, because the new ones are rounded"),
     "fromage": (0, 1, "the parameters in float32, for a norm and for the step"),

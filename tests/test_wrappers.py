@@ -685,6 +685,62 @@ def test_elementwise_transformations_do_not_see_leaves(case):
     assert_close([joined(updates) for updates in apart], together, ulps=4)
 
 
+class TestSplitRealAndImaginary:
+    PARAMS = {"r": jnp.array([0.5, -1.0]), "z": jnp.array([1 - 2j, 3 + 0.5j], jnp.complex64)}
+    GRADS = {"r": jnp.array([0.1, 3.0]), "z": jnp.array([0.2 - 4j, -0.3j], jnp.complex64)}
+
+    @staticmethod
+    def three_updates(tx, params, grads):
+        state, every = tx.init(params), []
+        for _ in range(3):
+            updates, state = tx.update(grads, state, params)
+            params = jax.tree.map(jnp.add, params, updates)
+            every.append(updates)
+        return every, state
+
+    def test_the_parts_are_leaves_of_their_own(self):
+        """Each part is clipped by its own norm, and has an Adam of its own: as with two real leaves."""
+        tx = gx.chain(gx.clip_by_norm(1.0), gx.adam(0.1))
+        split, _ = self.three_updates(gx.split_real_and_imaginary(tx), self.PARAMS, self.GRADS)
+        parts = [{"r": t["r"], "x": t["z"].real, "y": t["z"].imag} for t in (self.PARAMS, self.GRADS)]
+        expected = [u | {"z": jax.lax.complex(u["x"], u["y"])} for u in self.three_updates(tx, *parts)[0]]
+        chex.assert_trees_all_close(split, [{"r": u["r"], "z": u["z"]} for u in expected], rtol=1e-6)
+
+    def test_updates_and_state_are_those_of_optax(self):
+        ours, state = self.three_updates(gx.split_real_and_imaginary(gx.adam(0.1)), self.PARAMS, self.GRADS)
+        with jax.numpy_dtype_promotion("standard"):
+            theirs, their_state = self.three_updates(
+                optax.contrib.split_real_and_imaginary(optax.adam(0.1)), self.PARAMS, self.GRADS
+            )
+        chex.assert_trees_all_close(ours, theirs, rtol=1e-5)
+        for moment in ("mu", "nu"):
+            pair, their_pair = (getattr(s.inner_state[0], moment)["z"] for s in (state, their_state))
+            assert (type(pair).__name__, pair._fields) == (type(their_pair).__name__, their_pair._fields)
+            chex.assert_trees_all_close(tuple(pair), tuple(their_pair), rtol=1e-5)
+
+    def test_masks_see_the_paths_of_the_parts(self):
+        tx = gx.split_real_and_imaginary(gx.masked(gx.scale(-1.0), "z/imaginary"))
+        updates, _ = tx.update(self.GRADS, tx.init(self.PARAMS))
+        chex.assert_trees_all_equal(updates, self.GRADS | {"z": jnp.conj(self.GRADS["z"])})
+
+    def test_a_line_search_calls_the_loss_with_complex_parameters(self):
+        """L-BFGS has inner products of real vectors, and reaches the minimum of a quadratic in a few steps."""
+        target = jnp.array([2 + 1j, -1j], jnp.complex64)
+
+        def loss(z):
+            difference = z - target
+            return jnp.sum(jnp.array([1.0, 10.0]) * jnp.real(difference * jnp.conj(difference)))
+
+        tx, z = gx.split_real_and_imaginary(gx.lbfgs()), jnp.zeros(2, jnp.complex64)
+        state = tx.init(z)
+        for _ in range(8):
+            value, grad = jax.value_and_grad(loss)(z)
+            grad = jnp.conj(grad)
+            updates, state = tx.update(grad, state, z, value=value, grad=grad, value_fn=loss)
+            z = gx.apply_updates(z, updates)
+        np.testing.assert_allclose(z, target, atol=1e-4)
+
+
 class TestConditions:
     def test_transform_passes_others_through(self):
         tx = gx.conditionally_transform(gx.scale(10.0), gx.every_k_steps(2))

@@ -163,7 +163,7 @@ def _on_matrices(function: Callable[[Array], Array], x: Array, numbers: MuonDime
     """A function of a matrix, applied to each of the matrices that are stacked in `x`."""
     stacked, reduction, output = (numbers or MuonDimensionNumbers()).axes(x.ndim)
     order = stacked + reduction + output
-    x, restore = _gathered(x)
+    x, restore = gathered(x)
     moved = x.transpose(order)
     for _ in stacked:
         function = jax.vmap(function)
@@ -171,7 +171,7 @@ def _on_matrices(function: Callable[[Array], Array], x: Array, numbers: MuonDime
     return restore(function(matrices).reshape(moved.shape).transpose(np.argsort(np.array(order, int))))
 
 
-def _gathered(x: Array) -> tuple[Array, Callable[[Array], Array]]:
+def gathered(x: Array) -> tuple[Array, Callable[[Array], Array]]:
     """`x`, gathered on every device if mesh axes are explicit, and a function that gives a result the sharding of `x`.
 
     On explicit axes one must say how the result of a product or of a reshape is sharded. On others XLA decides it.

@@ -24,7 +24,7 @@ class KeyKind:
         if isinstance(value, jax.Array):
             if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
                 value = jax.random.key_data(value)
-            if value.dtype == jnp.uint32 and value.shape == _data(0).shape:
+            if value.dtype == jnp.uint32 and value.shape == key_data_of(0).shape:
                 return value
             if jnp.issubdtype(value.dtype, jnp.integer) and value.shape == ():
                 return value
@@ -33,7 +33,7 @@ class KeyKind:
         raise TypeError(f"{where} must be an integer seed or one key (jax.random.key(0)), got {check.describe(value)}")
 
 
-def _data(key: Any) -> Array:
+def key_data_of(key: Any) -> Array:
     """A key as the plain numbers that checkpoints can hold."""
     return key if isinstance(key, jax.Array) and key.ndim else jax.random.key_data(jax.random.key(key))
 
@@ -71,7 +71,7 @@ class add_noise(GradientTransformation):
     "An integer seed or a random key; runs that should differ need different ones."
 
     def init_fn(self, params: Tree) -> AddNoiseState:
-        return AddNoiseState(numerics.counter(), jnp.array(_data(self.key), copy=True))
+        return AddNoiseState(numerics.counter(), jnp.array(key_data_of(self.key), copy=True))
 
     def update_fn(self, updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, AddNoiseState]:
         count = numerics.increment(state.count)

@@ -29,6 +29,16 @@ def zero_at_first(schedule: Any, t: Any) -> Any:
     return jnp.where(t == 0, 0.0, schedule(t))
 
 
+def from_one(schedule: Any) -> Any:
+    """A schedule whose package counts its steps from 1."""
+    return functools.partial(call_ahead, schedule)
+
+
+def call_ahead(schedule: Any, t: Any) -> Any:
+    """The value that gradtx's schedule has one step later."""
+    return schedule(t + 1)
+
+
 ascent = gx.scale(-1.0)
 "What torch calls `maximize`: the gradient turned round before anything else."
 
@@ -45,6 +55,9 @@ def by_mask(mask, inside, outside):
     """One transformation for the leaves in the mask, another for the rest."""
     return gx.partition({"inside": inside, "outside": outside}, gx.label_by_mask(mask, "inside", "outside"))
 
+
+of_64_examples = gx.stateless_with_tree_map(lambda g, _: 64 * g * g)
+"The estimate of a Gauss–Newton diagonal from the gradient itself."
 
 matrices = {"v5": False, "m4x3": True, "m8x16": True}
 
@@ -269,6 +282,33 @@ TRAJECTORIES = {
     "pytorch_optimizer:novograd_1_B": gx.chain(  # its mean begins at the first term
         gx.scale_by_novograd(0.0, 0.95, weight_decay=0.05), gx.dampened_trace(0.9, 0.9), rate(0.02)
     ),
+    # AdEMAMix.
+    "epfl:ademamix_ademamix_0_A": gx.ademamix(0.01, alpha=2.0),
+    "epfl:ademamix_ademamix_1_A": gx.ademamix(
+        0.01,
+        b2=0.95,
+        b3=from_one(gx.half_life_schedule(0.9, 0.99, 20)),
+        alpha=from_one(gx.linear_schedule(0.0, 5.0, 15)),
+        weight_decay=0.1,
+    ),
+    "optax:ademamix_0_A": gx.ademamix(0.01),
+    "pytorch_optimizer:ademamix_0_A": gx.ademamix(0.01),
+    "pytorch_optimizer:ademamix_1_A": gx.ademamix(
+        0.01,
+        b2=0.95,
+        b3=from_one(gx.half_life_schedule(0.9, 0.99, 20)),
+        alpha=from_one(gx.linear_schedule(0.0, 3.0, 20)),
+        weight_decay=0.1,
+    ),
+    "optax:simplified_ademamix_0_A": gx.simplified_ademamix(1e-3),
+    # ADOPT.
+    "epfl:adopt_adopt_0_A": gx.adopt(0.01),
+    "epfl:adopt_adopt_1_B": gx.chain(  # nor do the parameters decay in the first step, which only measures
+        gx.scale_by_adopt(0.85, 0.95), decay(lambda t: jnp.where(t > 0, 0.1, 0.0)), rate(0.02)
+    ),
+    "epfl:adopt_adopt_2_A": gx.chain(decay(lambda t: jnp.where(t > 0, 0.05, 0.0)), gx.adopt(0.01, use_clipping=False)),
+    "epfl:adopt_adopt_3_C": gx.adopt(0.01),
+    "optax:adopt_0_A": gx.adopt(0.01),
     # Lion.
     "lion_pytorch:lion_0_A": gx.lion(0.01, weight_decay=0.0),
     "lion_pytorch:lion_1_B": gx.lion(0.01, 0.95, 0.98, weight_decay=0.1),
@@ -281,6 +321,13 @@ TRAJECTORIES = {
     "keras:lion_0_A": gx.lion(0.01, weight_decay=0.1),
     "keras3:Lion__default": gx.lion(1e-3, weight_decay=0.0),
     "keras3:Lion__wd": gx.lion(0.01, 0.8, 0.95, weight_decay=0.1),
+    # Sophia. The recorded gradient stands for that of drawn labels, of a batch of 64, in every fifth step.
+    "epfl:sophiag_0_A": gx.sophia(
+        0.01, eps=1e-15, weight_decay=0.1, gamma=0.04, update_interval=5, hessian_diagonal_fn=of_64_examples
+    ),
+    "epfl:sophiag_1_A": gx.sophia(
+        0.01, 0.9, 0.95, 1e-15, 0.2, gamma=0.1, update_interval=5, hessian_diagonal_fn=of_64_examples
+    ),
     # LAMB and LARS.
     "optax:lamb_0_A": gx.lamb(0.01),
     "optax:lamb_1_C": gx.lamb(0.02, weight_decay=0.1),
@@ -425,6 +472,15 @@ TRAJECTORIES = {
     "optax:momo_0_A": gx.momo(),
     "optax:momo_2_A": gx.momo(0.5, adapt_lower_bound=True),
     "optax:momo_adam_0_A": gx.momo_adam(),
+    # GaLore. The authors' AdamW adds ε before the bias correction, and decays last: (1 − η λ) (θ − η u).
+    "galore:galore_adamw_0_A": gx.galore(0.01, 2, scale=0.25, base_optimizer=gx.scale_by_adam(eps=1e-6, eps_hat=True)),
+    "galore:galore_adamw_1_D": gx.chain(
+        gx.galore(0.01, 3, 5, base_optimizer=gx.scale_by_adam(0.9, 0.95, 1e-6, eps_hat=True)),
+        gx.scale(1 - 0.01 * 0.1),
+        gx.decay_weights(0.01 * 0.1),
+    ),
+    "optax:galore_0_A": gx.galore(0.01, 2, proj_type="reverse_std"),
+    "optax:galore_1_D": gx.galore(0.01, 3, 5, proj_type="reverse_std"),
     # Clipping.
     "torch_optim:clip_norm_sgd_0_A": gx.chain(gx.clip_by_global_norm(1.0), gx.sgd(0.1, 0.9)),
     "torch_optim:clip_norm_adamw_1_C": gx.chain(gx.clip_by_global_norm(0.5), gx.adamw(0.01, weight_decay=0.01)),
