@@ -35,6 +35,7 @@ TOOLS = (
     "gradtx.linear_algebra",
     "gradtx.assignment",
     "gradtx.perturbations",
+    "gradtx.microbatching",
     "gradtx.authoring",
 )  # modules that are files rather than rooms
 
