@@ -35,6 +35,7 @@ from gradtx.optimizers.adam import *
 from gradtx.optimizers.adamax import *
 from gradtx.optimizers.adan import *
 from gradtx.optimizers.asgd import *
+from gradtx.optimizers.dpsgd import *
 from gradtx.optimizers.fromage import *
 from gradtx.optimizers.ftrl import *
 from gradtx.optimizers.lamb import *
@@ -79,6 +80,7 @@ from gradtx.transforms.noise import *
 from gradtx.transforms.normalizing import *
 from gradtx.transforms.orthogonal import *
 from gradtx.transforms.per_example import *
+from gradtx.transforms.privacy import *
 from gradtx.transforms.project import *
 from gradtx.transforms.scaling import *
 from gradtx.transforms.stateless import *
