@@ -36,6 +36,7 @@ TOOLS = (
     "gradtx.assignment",
     "gradtx.perturbations",
     "gradtx.microbatching",
+    "gradtx.second_order",
     "gradtx.authoring",
 )  # modules that are files rather than rooms
 

@@ -12,7 +12,7 @@ import importlib
 import types
 import typing
 
-from gradtx import assignment, authoring, microbatching, perturbations, projections, tree
+from gradtx import assignment, authoring, microbatching, perturbations, projections, second_order, tree
 from gradtx.core.apply import *
 from gradtx.core.compose import *
 from gradtx.core.config import *
@@ -115,7 +115,7 @@ def _is_for_users(name: str, thing: object) -> bool:
     if name.startswith("_") or name == "inject_factory":
         return False
     if isinstance(thing, types.ModuleType):
-        return thing in (assignment, authoring, microbatching, perturbations, projections, tree)
+        return thing in (assignment, authoring, microbatching, perturbations, projections, second_order, tree)
     if isinstance(thing, type) and issubclass(thing, tuple):
         return False
     return thing in (authoring.GradientTransformation, authoring.Transformation) or thing is not vars(authoring).get(
