@@ -1,5 +1,8 @@
 """Products with Hessians and diagonals, beside `jax.hessian` and optax."""
 
+import functools
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,16 +10,17 @@ import optax.second_order
 import pytest
 from jax.flatten_util import ravel_pytree
 
+from gradtx import second_order
 from gradtx.second_order import fisher_diag, hessian_diag, hvp
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(7, 3)), RNG.normal(size=(7, 2))
 
 
-def params(dtype):
-    """Of 152 elements: more than one chunk of rows."""
+def params(dtype, width=24):
+    """By default of 152 elements: more than one chunk of rows."""
     rng = np.random.default_rng(1)
-    shapes = {"in": (3, 24), "bias": (24,), "out": (24, 2), "scale": (4, 2)}
+    shapes = {"in": (3, width), "bias": (width,), "out": (width, 2), "scale": (4, 2)}
     return {name: jnp.asarray(rng.normal(size=shape), dtype) for name, shape in shapes.items()}
 
 
@@ -31,25 +35,26 @@ def test_beside_the_hessian_of_jax():
     flat, unravel = ravel_pytree(start)
     hessian = jax.jit(jax.hessian(lambda flat: loss(unravel(flat), X, Y)))(flat)
     v = jnp.asarray(RNG.normal(size=flat.size))
-    product = jax.jit(lambda v: hvp(loss, v, start, X, Y))(v)
-    np.testing.assert_allclose(ravel_pytree(product)[0], hessian @ v, rtol=1e-12)
-    assert jax.tree.structure(product) == jax.tree.structure(start)
-    as_tree = hvp(loss, unravel(v), start, X, Y)
-    np.testing.assert_allclose(ravel_pytree(as_tree)[0], hessian @ v, rtol=1e-12)
+    for product in jax.jit(lambda v: (hvp(loss, v, start, X, Y), hvp(loss, unravel(v), start, X, Y)))(v):
+        np.testing.assert_allclose(ravel_pytree(product)[0], hessian @ v, rtol=1e-12)
+        assert jax.tree.structure(product) == jax.tree.structure(start)
     diagonal = jax.jit(lambda: hessian_diag(loss, start, X, Y))()
     np.testing.assert_allclose(diagonal, jnp.diagonal(hessian), rtol=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")
 def test_beside_optax():
-    start, x, y = params(jnp.float32), jnp.asarray(X, jnp.float32), jnp.asarray(Y, jnp.float32)
-    v = jnp.asarray(RNG.normal(size=152), jnp.float32)
-    theirs = optax.second_order
+    start, x, y = params(jnp.float32, width=2), jnp.asarray(X, jnp.float32), jnp.asarray(Y, jnp.float32)
+    v = jnp.asarray(RNG.normal(size=20), jnp.float32)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(lib):
+        product, _ = ravel_pytree(lib.hvp(loss, v, start, x, y))
+        return product, lib.hessian_diag(loss, start, x, y), lib.fisher_diag(loss, start, x, y)
+
     with jax.numpy_dtype_promotion("standard"):
-        for f, g in ((hessian_diag, theirs.hessian_diag), (fisher_diag, theirs.fisher_diag)):
-            np.testing.assert_allclose(f(loss, start, x, y), g(loss, start, x, y), rtol=1e-5, atol=1e-6)
-        ours, other = (ravel_pytree(f(loss, v, start, x, y))[0] for f in (hvp, theirs.hvp))
-    np.testing.assert_allclose(ours, other, rtol=1e-5, atol=1e-6)
+        ours, theirs = run(second_order), run(optax.second_order)
+    chex.assert_trees_all_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_one_leaf_and_leaves_of_several_dtypes():
@@ -58,9 +63,9 @@ def test_one_leaf_and_leaves_of_several_dtypes():
 
     vector = jnp.array([1.0, 2.0])
     np.testing.assert_array_equal(hvp(cubes, vector, vector, None, None), 6 * vector * vector)
+    mixed = [jnp.ones(2, jnp.bfloat16), jnp.full((), 2.0)]
     with jax.numpy_dtype_promotion("standard"):
-        mixed = [jnp.ones(2, jnp.bfloat16), jnp.full((), 2.0)]
-        np.testing.assert_array_equal(hessian_diag(cubes, mixed, None, None), [6, 6, 12])
+        np.testing.assert_array_equal(jax.jit(lambda: hessian_diag(cubes, mixed, None, None))(), [6, 6, 12])
 
 
 def test_bad_input():
