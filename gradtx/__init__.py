@@ -12,7 +12,7 @@ import importlib
 import types
 import typing
 
-from gradtx import assignment, authoring, perturbations, projections, tree
+from gradtx import assignment, authoring, microbatching, perturbations, projections, second_order, tree
 from gradtx.core.apply import *
 from gradtx.core.compose import *
 from gradtx.core.config import *
@@ -39,8 +39,12 @@ from gradtx.optimizers.adan import *
 from gradtx.optimizers.ademamix import *
 from gradtx.optimizers.adopt import *
 from gradtx.optimizers.asgd import *
+<<<<<<< HEAD
 from gradtx.optimizers.dadapt_adamw import *
 from gradtx.optimizers.dog import *
+=======
+from gradtx.optimizers.dpsgd import *
+>>>>>>> 06befbcd60c81bb73d4fe7ffed42a48e4a83d4d0
 from gradtx.optimizers.fromage import *
 from gradtx.optimizers.ftrl import *
 from gradtx.optimizers.galore import *
@@ -91,6 +95,7 @@ from gradtx.transforms.noise import *
 from gradtx.transforms.normalizing import *
 from gradtx.transforms.orthogonal import *
 from gradtx.transforms.per_example import *
+from gradtx.transforms.privacy import *
 from gradtx.transforms.project import *
 from gradtx.transforms.scaling import *
 from gradtx.transforms.stateless import *
@@ -130,7 +135,7 @@ def _is_for_users(name: str, thing: object) -> bool:
     if name.startswith("_") or name == "inject_factory":
         return False
     if isinstance(thing, types.ModuleType):
-        return thing in (assignment, authoring, perturbations, projections, tree)
+        return thing in (assignment, authoring, microbatching, perturbations, projections, second_order, tree)
     if isinstance(thing, type) and issubclass(thing, tuple):
         return False
     return thing in (authoring.GradientTransformation, authoring.Transformation) or thing is not vars(authoring).get(

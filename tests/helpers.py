@@ -269,6 +269,15 @@ def extra_kinds(tx: Any, grads: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     return {name: value for name, value in every.items() if name not in functions}, functions
 
 
+def with_examples(tx: Any, grads: Any) -> Any:
+    """The gradients as the transformation is given them: of two equal examples, if it sums over examples."""
+    if not getattr(tx, "sums_examples", False):
+        return grads
+    if any(isinstance(g, jax.ShapeDtypeStruct) for g in jax.tree.leaves(grads)):
+        return jax.tree.map(lambda g: jax.ShapeDtypeStruct((2, *g.shape), g.dtype), grads)
+    return jax.tree.map(lambda g: jnp.stack([g, g]), grads)
+
+
 # Comparison and counting.
 
 

@@ -83,7 +83,7 @@ def check_types(tx: Any, pairs: Any) -> None:
         arrays, functions = helpers.extra_kinds(tx, grads)
         update = functools.partial(tx.update, **functions)
         state = jax.eval_shape(tx.init, params)
-        updates, new_state = jax.eval_shape(update, grads, state, params, **arrays)
+        updates, new_state = jax.eval_shape(update, helpers.with_examples(tx, grads), state, params, **arrays)
         assert types_of(updates) == types_of(params), what
         assert types_of(new_state) == types_of(state), what
         assert not helpers.weak_leaves((updates, state)), what
@@ -96,7 +96,8 @@ def test_params_may_be_left_out(case):
     arrays, functions = helpers.extra_kinds(tx, grads)
     update = functools.partial(tx.update, **functions)
     try:
-        updates, _ = jax.eval_shape(update, grads, jax.eval_shape(tx.init, grads), **arrays)
+        given = helpers.with_examples(tx, grads)
+        updates, _ = jax.eval_shape(update, given, jax.eval_shape(tx.init, grads), **arrays)
         assert types_of(updates) == types_of(grads)
     except ValueError as error:
         assert re.search("needs the parameters", str(error))  # noqa: PT017
@@ -115,6 +116,8 @@ NOT_DIFFERENTIABLE: dict[str, str] = {}
 "Transformations whose update has no finite derivative everywhere, by name, with the reason."
 
 SPOILT_BY_NAN = {
+    "differentially_private_aggregate": "what bounds an example's share is the norm of its whole tree",
+    "dpsgd": "what bounds an example's share is the norm of its whole tree",
     "lbfgs": "the direction and the step are made of inner products over the whole tree",
     "scale_by_lbfgs": "the direction is made of inner products over the whole tree",
 }
@@ -167,7 +170,7 @@ def test_numbers(case, x64):
     inputs = numeric_cases()
 
     def update(grads, state, params):
-        return tx.update(grads, state, params, **helpers.extra_for(tx, grads))
+        return tx.update(helpers.with_examples(tx, grads), state, params, **helpers.extra_for(tx, grads))
 
     def total(grads, state, params):
         return sum(jnp.sum(u.astype("float64")) for u in jax.tree.leaves(update(grads, state, params)[0]))
@@ -228,7 +231,7 @@ def test_eager_jitted_and_donated(case):
     grads = small_tree(1) | {"h": jnp.asarray([1.0, -2.0], jnp.bfloat16)}
     params = small_tree(0) | {"h": jnp.asarray([3.0, 4.0], jnp.bfloat16)}
     arrays, functions = helpers.extra_kinds(tx, grads)
-    state = tx.init(params)
+    grads, state = helpers.with_examples(tx, grads), tx.init(params)
     init, update = tx
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))
@@ -291,7 +294,8 @@ def test_hyperparameters_may_be_arrays_and_schedules(case):
 
     def run(tx):
         def step(state, _):
-            return tx.update(grads, state, params, **helpers.extra_for(tx, grads))[::-1]
+            given = helpers.with_examples(tx, grads)
+            return tx.update(given, state, params, **helpers.extra_for(tx, grads))[::-1]
 
         return jax.lax.scan(step, tx.init(params), length=2)[1]
 
@@ -361,7 +365,11 @@ def test_bad_input_is_refused(case):
     def update(grads=params, state=state, params=params, **extra):
         extra = {**arrays, **extra}
         return jax.eval_shape(
-            lambda g, s, p, extra: tx.update(g, s, p, **extra, **functions), grads, state, params, extra
+            lambda g, s, p, extra: tx.update(g, s, p, **extra, **functions),
+            helpers.with_examples(tx, grads),
+            state,
+            params,
+            extra,
         )
 
     def gradients_with(bias):

@@ -188,7 +188,7 @@ def test_the_package_is_a_list_of_modules():
     """One line a module, sorted, besides the few lines that say what is public."""
     lines = [node for node in parse(PACKAGE / "__init__.py").body if isinstance(node, ast.ImportFrom)]
     assert [ast.unparse(line) for line in lines] == [
-        "from gradtx import assignment, authoring, perturbations, projections, tree",
+        "from gradtx import assignment, authoring, microbatching, perturbations, projections, second_order, tree",
         *sorted([*(f"from {module} import *" for module in starred()), "from gradtx.core.namespaces import absence"]),
     ]
     for module, path in MODULES.items():
@@ -203,7 +203,15 @@ def test_completion_shows_what_users_use():
     internal = {"Container", "LeafRule", "Leafwise", "Spec", "ScaleByAdamState", "core", "inject_factory", "lookup"}
     assert not internal & {*dir(gradtx)}
     modules = {name for name in gradtx.__all__ if inspect.ismodule(getattr(gradtx, name))}
-    assert modules == {"assignment", "authoring", "perturbations", "projections", "tree"}
+    assert modules == {
+        "assignment",
+        "authoring",
+        "microbatching",
+        "perturbations",
+        "projections",
+        "second_order",
+        "tree",
+    }
     assert gradtx.keras.Adam(lr=0.1).lr == pytest.approx(0.1)
     with pytest.raises(AttributeError, match="module 'gradtx' has no attribute 'adm'"):
         gradtx.adm  # noqa: B018

@@ -75,6 +75,9 @@ class GradientTransformation(Spec, abstract=True):
     "Whether it computes with leaves, which must be floating-point arrays then, or only hands them on."
     elementwise: ClassVar[bool] = False
     "Whether each element's update depends on that element alone (of a container, apart from what its parts do)."
+    sums_examples: ClassVar[bool] = False
+    """Whether it is given the gradients of single examples, along a first axis that the parameters do not have, and
+    sums over it. It must be the first stage then."""
     keeps_state: ClassVar[bool] = False
     "Whether `update_fn` takes the argument `gradtx.core.run.PROCEED`, and keeps the state itself where that is false."
     takes_half_precision: ClassVar[bool] = False

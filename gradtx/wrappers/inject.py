@@ -67,6 +67,11 @@ class _Injecting(Container, abstract=True):
         start = {name: 0.5 if is_schedule(value) else value for name, value in self.initial().items()}
         return (self.made(start),)
 
+    @functools.cached_property
+    def sums_examples(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the transformation that is made does."""
+        return getattr(self.parts[0], "sums_examples", False)
+
     def init_fn(self, params: Tree) -> InjectStatefulHyperparamsState:
         count, initial = numerics.counter(), self.initial()
         values = {name: self._value(name, given, count) for name, given in initial.items()}

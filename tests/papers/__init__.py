@@ -37,6 +37,8 @@ class Case(NamedTuple):
     "What else is compared: attributes of the transcription, and how to find them in the transformation's state."
     extra: Mapping[str, Any] = {}
     "Functions that the transformation is given as extra arguments."
+    axes: tuple[int, ...] = ()
+    "Axes of the gradients in front of those of the parameters: the number of examples, for what sums over them."
     tolerance: float = TOLERANCE
     "The largest deviation allowed, as a share of the largest number of an array."
 
