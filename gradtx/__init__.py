@@ -39,12 +39,9 @@ from gradtx.optimizers.adan import *
 from gradtx.optimizers.ademamix import *
 from gradtx.optimizers.adopt import *
 from gradtx.optimizers.asgd import *
-<<<<<<< HEAD
 from gradtx.optimizers.dadapt_adamw import *
 from gradtx.optimizers.dog import *
-=======
 from gradtx.optimizers.dpsgd import *
->>>>>>> 06befbcd60c81bb73d4fe7ffed42a48e4a83d4d0
 from gradtx.optimizers.fromage import *
 from gradtx.optimizers.ftrl import *
 from gradtx.optimizers.galore import *

@@ -71,7 +71,7 @@ class hutchinson_estimator_diag_hessian(GradientTransformation):
 
     def init_fn(self, params: Tree) -> HutchinsonState:
         _refuse_complex("hutchinson_estimator_diag_hessian", params)
-        return HutchinsonState(jnp.array(key_data_of(self.random_seed), copy=True))
+        return HutchinsonState(key_data_of(self.random_seed))
 
     def update_fn(
         self, updates: Tree, state: HutchinsonState, params: Tree, *, obj_fn: Callable[[Tree], Any], key: Any = None
@@ -126,7 +126,7 @@ class gauss_newton_estimator_diag_hessian(GradientTransformation):
 
     def init_fn(self, params: Tree) -> GaussNewtonState:
         _refuse_complex("gauss_newton_estimator_diag_hessian", params)
-        return GaussNewtonState(jnp.array(key_data_of(self.random_seed), copy=True))
+        return GaussNewtonState(key_data_of(self.random_seed))
 
     def update_fn(
         self,
@@ -294,8 +294,10 @@ class scale_by_sophia(Leafwise):
         return jnp.where(is_long, self.clip_threshold * jnp.sign(mu), short), mu, nu
 
     def _print_win_rate(self, updates: Tree, count: Array) -> None:
+        threshold: Any = self.clip_threshold
+
         def show() -> None:
-            within = [jnp.sum(jnp.abs(u) < self.clip_threshold) for u in jax.tree.leaves(updates)]
+            within = [jnp.sum(jnp.abs(u) < threshold) for u in jax.tree.leaves(updates)]
             size = sum(u.size for u in jax.tree.leaves(updates))
             jax.debug.print("sophia: {:.3f} of the elements are not clipped", sum(within) / max(size, 1))
 

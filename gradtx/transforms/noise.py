@@ -24,11 +24,7 @@ class KeyKind:
         if isinstance(value, jax.Array):
             if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
                 value = jax.random.key_data(value)
-<<<<<<< HEAD
             if value.dtype == jnp.uint32 and value.shape == key_data_of(0).shape:
-=======
-            if value.dtype == jnp.uint32 and value.shape == jax.random.key_data(jax.random.key(0)).shape:
->>>>>>> 06befbcd60c81bb73d4fe7ffed42a48e4a83d4d0
                 return value
             if jnp.issubdtype(value.dtype, jnp.integer) and value.shape == ():
                 return value
@@ -37,16 +33,10 @@ class KeyKind:
         raise TypeError(f"{where} must be an integer seed or one key (jax.random.key(0)), got {check.describe(value)}")
 
 
-<<<<<<< HEAD
 def key_data_of(key: Any) -> Array:
-    """A key as the plain numbers that checkpoints can hold."""
-    return key if isinstance(key, jax.Array) and key.ndim else jax.random.key_data(jax.random.key(key))
-=======
-def key_data(key: Any) -> Array:
     """A key as the plain numbers that checkpoints can hold, in a buffer of its own."""
     own = isinstance(key, jax.Array) and key.ndim
     return jnp.array(key, copy=True) if own else jax.random.key_data(jax.random.key(key))
->>>>>>> 06befbcd60c81bb73d4fe7ffed42a48e4a83d4d0
 
 
 Key = Annotated[Any, KeyKind()]
@@ -82,11 +72,7 @@ class add_noise(GradientTransformation):
     "An integer seed or a random key; runs that should differ need different ones."
 
     def init_fn(self, params: Tree) -> AddNoiseState:
-<<<<<<< HEAD
-        return AddNoiseState(numerics.counter(), jnp.array(key_data_of(self.key), copy=True))
-=======
-        return AddNoiseState(numerics.counter(), key_data(self.key))
->>>>>>> 06befbcd60c81bb73d4fe7ffed42a48e4a83d4d0
+        return AddNoiseState(numerics.counter(), key_data_of(self.key))
 
     def update_fn(self, updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, AddNoiseState]:
         count = numerics.increment(state.count)

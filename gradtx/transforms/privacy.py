@@ -10,7 +10,7 @@ from gradtx.core import numerics
 from gradtx.core.hyperparams import NonNegative
 from gradtx.core.transformation import GradientTransformation
 from gradtx.core.tree import Tree
-from gradtx.transforms.noise import Key, key_data, standard_normal
+from gradtx.transforms.noise import Key, key_data_of, standard_normal
 from gradtx.transforms.per_example import batch_of_examples, clipped_sum
 
 __all__ = ["DifferentiallyPrivateAggregateState", "differentially_private_aggregate"]
@@ -70,7 +70,7 @@ class differentially_private_aggregate(GradientTransformation):
     "An integer seed or a random key, which must be secret and used for one run only."
 
     def init_fn(self, params: Tree) -> DifferentiallyPrivateAggregateState:
-        return DifferentiallyPrivateAggregateState(numerics.counter(), key_data(self.key))
+        return DifferentiallyPrivateAggregateState(numerics.counter(), key_data_of(self.key))
 
     def update_fn(
         self, updates: Tree, state: Any, params: Tree = None

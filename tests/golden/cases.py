@@ -674,6 +674,8 @@ PLATEAUS = {
 
 DEVIATING = {
     "known to be wrong: see the manifest's `deviation`": {
+        "optax:acprop_0_A": gx.acprop(0.01),
+        "optax:acprop_1_B": gx.acprop(0.02, 0.85, 0.95, weight_decay=0.1),
         "optax:adan_0_A": gx.adan(0.01),
         "optax:rprop_0_A": gx.rprop(0.01),
         "timm:lookahead_0_A": gx.lookahead(gx.sgd(0.1, 0.9), 5, 0.5),
@@ -722,6 +724,24 @@ DEVIATING = {
     "takes the largest of AdaBelief's second moments so far, as AMSGrad does": {
         "adabelief_pytorch:adabelief_2_A": gx.chain(decay(0.1), gx.adabelief(0.01, eps=1e-8, eps_root=1e-8)),
     },
+    "has a bound or a first step of its own, not those of the authors' ADOPT": {
+        "timm:adopt_0_A": gx.adopt(0.01),
+        "pytorch_optimizer:adopt_0_A": gx.adopt(0.01),
+        "pytorch_optimizer:adopt_1_B": gx.chain(gx.scale_by_adopt(0.85, 0.95), decay(0.1), rate(0.02)),
+        "heavyball:adopt_0_A": gx.adopt(0.01),
+    },
+    "has an AdEMAMix of its own": {
+        "heavyball:ademamix_0_A": gx.ademamix(0.01),
+        "pytorch_optimizer:simplifiedademamix_0_A": gx.simplified_ademamix(1e-3, alpha=1.0),
+        "pytorch_optimizer:simplifiedademamix_1_A": gx.simplified_ademamix(1e-3, 0.95, 0.9, 2.0, weight_decay=0.1),
+    },
+    "estimates the distance from every third element, to save memory": {
+        "prodigyopt:prodigy_3_A": gx.prodigy(betas=(0.9, 0.999), beta3=0.9, estim_lr0=0.01),
+    },
+    "divides by 1 + η λ the parameters alone, not the step as well": {
+        "optax:momo_1_A": gx.momo(0.5, 0.8, 0.1, 0.05),
+        "optax:momo_adam_1_A": gx.momo_adam(0.1, 0.8, 0.95, weight_decay=0.1),
+    },
     "has a line search of torch's own": {
         "functions:lbfgs_torch_quad_1": gx.lbfgs(memory_size=5),
         "functions:lbfgs_torch_rosen_2": gx.lbfgs(memory_size=10),
@@ -732,7 +752,6 @@ DEVIATING = {
 MISSING = {
     # Variants of Adam and of gradient descent.
     "accsgd": "pytorch_optimizer:accsgd_0_A",
-    "acprop": "optax:acprop_0_A acprop_1_B",
     "adabound": "pytorch_optimizer:adabound_0_A adabound_1_A",
     "adagc": "pytorch_optimizer:adagc_0_A adagc_1_A",
     "adai": "pytorch_optimizer:adai_0_A",
@@ -741,10 +760,6 @@ MISSING = {
     "adapnm": "pytorch_optimizer:adapnm_0_A",
     "adaptive_sgd": "pytorch_optimizer:asgd_0_A",
     "adatam": "pytorch_optimizer:adatam_0_A",
-    "ademamix": """optax:ademamix_0_A pytorch_optimizer:ademamix_0_A ademamix_1_A heavyball:ademamix_0_A
-        epfl:ademamix_ademamix_0_A ademamix_ademamix_1_A bitsandbytes:ademamix8bit_0_A8""",
-    "adopt": """optax:adopt_0_A timm:adopt_0_A pytorch_optimizer:adopt_0_A adopt_1_B heavyball:adopt_0_A
-        epfl:adopt_adopt_0_A adopt_adopt_1_B adopt_adopt_2_A adopt_adopt_3_C""",
     "aggmo": "pytorch_optimizer:aggmo_0_A",
     "aida": "pytorch_optimizer:aida_0_A",
     "amos": "pytorch_optimizer:amos_0_A amos_1_B",
@@ -775,9 +790,6 @@ MISSING = {
     "rose": "pytorch_optimizer:rose_0_A",
     "sgdp": "timm:sgdp_0_B pytorch_optimizer:sgdp_0_A",
     "sgdsai": "pytorch_optimizer:sgdsai_0_A",
-    "simplified_ademamix": """optax:simplified_ademamix_0_A
-        pytorch_optimizer:simplifiedademamix_0_A simplifiedademamix_1_A""",
-    "sophia": "epfl:sophiag_0_A sophiag_1_A",
     "spam": "pytorch_optimizer:spam_0_A",
     "sparse_adam": "torch_optim:sparseadam_0_C",
     "srmm": "pytorch_optimizer:srmm_0_A",
@@ -790,19 +802,11 @@ MISSING = {
     # Without a learning rate.
     "cocob": "optax:cocob_0_A parameterfree:cocob_0_A cocob_1_B cocob_2_C",
     "dadapt_adagrad": "dadaptation:dadaptadagrad_0_A pytorch_optimizer:dadaptadagrad_0_A",
-    "dadapt_adamw": """optax:dadapt_adamw_0_A dadapt_adamw_1_A dadaptation:dadaptadam_0_A dadaptadam_1_A
-        pytorch_optimizer:dadaptadam_0_A dadaptadam_1_A""",
     "dadapt_adan": "dadaptation:dadaptadan_0_A",
     "dadapt_lion": "dadaptation:dadaptlion_0_A pytorch_optimizer:dadaptlion_0_A",
     "dadapt_sgd": "dadaptation:dadaptsgd_0_A dadaptsgd_1_A pytorch_optimizer:dadaptsgd_0_A",
-    "dog": "optax:dog_0_A dog_1_A dog:dog_0_A dog_1_A dog_2_B ldog_0_A",
-    "dowg": "optax:dowg_0_A dowg_1_A",
     "kt": "parameterfree:kt_0_A",
     "mechanize": "optax:mechanize_0_A mechanic:mechanic_sgd_0_A mechanic_adam_1_A",
-    "momo": "optax:momo_0_A momo_1_A momo_2_A momo:momo_0_A momo_1_A momo_2_A",
-    "momo_adam": "optax:momo_adam_0_A momo_adam_1_A momo:momoadam_0_A momoadam_1_A momoadam_2_A",
-    "prodigy": """optax:prodigy_0_A prodigyopt:prodigy_0_A prodigy_1_A prodigy_2_B prodigy_3_A prodigy_4_C
-        pytorch_optimizer:prodigy_0_A prodigy_1_A""",
     # That precondition matrices.
     "adago": "pytorch_optimizer:adago_f32ns_0_A",
     "adamuon": "pytorch_optimizer:adamuon_f32ns_0_A",
@@ -820,9 +824,8 @@ MISSING = {
     # That save memory.
     "adam_mini": "adam_mini:adam_mini_0_A",
     "came": "came_pytorch:came_0_A came_1_B pytorch_optimizer:came_0_A came_1_B",
-    "galore": "optax:galore_0_A galore_1_D galore:galore_adamw_0_A galore_adamw_1_D",
     "quantize": """torchao:adamw8bit_0_A8 adamw4bit_0_A8 adamwfp8_0_A8 adam8bit_0_A8 quant8
-        bitsandbytes:adamw8bit_0_A8 lion8bit_0_A8 sgd8bit_0_A8 rmsprop8bit_0_A8 adagrad8bit_0_A8""",
+        bitsandbytes:ademamix8bit_0_A8 adamw8bit_0_A8 lion8bit_0_A8 sgd8bit_0_A8 rmsprop8bit_0_A8 adagrad8bit_0_A8""",
     "racs": "pytorch_optimizer:racs_0_A",
 }
 """The cases of each method that gradtx does not have, by the name that it would have.
