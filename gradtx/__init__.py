@@ -95,6 +95,7 @@ from gradtx.wrappers.freeze import *
 from gradtx.wrappers.inject import *
 from gradtx.wrappers.lookahead import *
 from gradtx.wrappers.masked import *
+from gradtx.wrappers.mechanize import *
 from gradtx.wrappers.monitor import *
 from gradtx.wrappers.partition import *
 from gradtx.wrappers.plateau import *

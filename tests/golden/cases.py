@@ -313,6 +313,7 @@ TRAJECTORIES = {
     "optax:dog_1_A": gx.dog(init_step=("distance", 0.01)),
     "optax:dowg_0_A": gx.dowg(),
     "optax:dowg_1_A": gx.dowg(init_estim_sq_dist=0.01),
+    "mechanic:mechanic_sgd_0_A": gx.mechanize(gx.sgd(0.1)),
     # Step sizes found from the loss.
     "momo:momo_0_A": gx.momo(),
     "momo:momo_1_A": gx.momo(0.5, 0.8, 0.1, 0.05, bias_correction=True),
@@ -400,6 +401,7 @@ READ = {
     "params": lambda state, params: params,
     "avg": gx.eval_params,
     "d": lambda state, params: tree.get(state, "estim_lr"),
+    "s": lambda state, params: jnp.sum(tree.get(state, "s")),
     "ax": lambda state, params: tree.get(state, "ax"),
     "scale": lambda state, params: tree.get(state, "scale"),
     "x": gx.eval_params,
@@ -501,8 +503,7 @@ LEFT_OUT = reasons(
             "torch_optim": "sparseadam_0_C",
             "dadaptation": "dadaptsgd_0_A dadaptsgd_1_A dadaptadagrad_0_A dadaptlion_0_A dadaptadan_0_A",
             "optax": """acprop_0_A acprop_1_B ademamix_0_A simplified_ademamix_0_A adopt_0_A cocob_0_A
-                galore_0_A galore_1_D
-                mechanize_0_A """,
+                galore_0_A galore_1_D""",
             "optimi": "stableadamw_0_A stableadamw_1_B stableadamw_2_C",
             "timm": "laprop_0_A adopt_0_A adamp_0_B sgdp_0_B mars_0_A mars_1_A",
             "pytorch_optimizer": """adabound_0_A adabound_1_A adai_0_A adagc_0_A adagc_1_A adamp_0_A adamp_1_B sgdp_0_A
@@ -521,6 +522,10 @@ LEFT_OUT = reasons(
         },
         "estimates the distance from every third element, to save memory": {"prodigyopt": "prodigy_3_A"},
         "divides by 1 + η λ the parameters alone, not the step as well": {"optax": "momo_1_A momo_adam_1_A"},
+        "takes the parameters before the base optimizer's update, and finds Δ anew": {"optax": "mechanize_0_A"},
+        "in float32 further from its own equations than the tolerance; see papers/mechanic.py": {
+            "mechanic": "mechanic_adam_1_A"
+        },
         "for its powers of float32 further from its own equations than the tolerance; see keras3:Muon": {
             "keras": "muon_0_A"
         },
