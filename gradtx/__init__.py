@@ -35,6 +35,7 @@ from gradtx.optimizers.adam import *
 from gradtx.optimizers.adamax import *
 from gradtx.optimizers.adan import *
 from gradtx.optimizers.asgd import *
+from gradtx.optimizers.cocob import *
 from gradtx.optimizers.dadapt_adamw import *
 from gradtx.optimizers.dog import *
 from gradtx.optimizers.fromage import *

@@ -314,6 +314,10 @@ TRAJECTORIES = {
     "optax:dowg_0_A": gx.dowg(),
     "optax:dowg_1_A": gx.dowg(init_estim_sq_dist=0.01),
     "mechanic:mechanic_sgd_0_A": gx.mechanize(gx.sgd(0.1)),
+    "parameterfree:cocob_0_A": gx.cocob(),
+    "parameterfree:cocob_1_B": gx.cocob(alpha=10.0, weight_decay=0.05),
+    "parameterfree:cocob_2_C": gx.cocob(alpha=10.0),
+    "optax:cocob_0_A": gx.cocob(),
     # Step sizes found from the loss.
     "momo:momo_0_A": gx.momo(),
     "momo:momo_1_A": gx.momo(0.5, 0.8, 0.1, 0.05, bias_correction=True),
@@ -501,8 +505,9 @@ LEFT_OUT = reasons(
         },
         "a method that gradtx does not have": {
             "torch_optim": "sparseadam_0_C",
+            "parameterfree": "kt_0_A",
             "dadaptation": "dadaptsgd_0_A dadaptsgd_1_A dadaptadagrad_0_A dadaptlion_0_A dadaptadan_0_A",
-            "optax": """acprop_0_A acprop_1_B ademamix_0_A simplified_ademamix_0_A adopt_0_A cocob_0_A
+            "optax": """acprop_0_A acprop_1_B ademamix_0_A simplified_ademamix_0_A adopt_0_A
                 galore_0_A galore_1_D""",
             "optimi": "stableadamw_0_A stableadamw_1_B stableadamw_2_C",
             "timm": "laprop_0_A adopt_0_A adamp_0_B sgdp_0_B mars_0_A mars_1_A",
