@@ -39,6 +39,7 @@ from gradtx.optimizers.adan import *
 from gradtx.optimizers.ademamix import *
 from gradtx.optimizers.adopt import *
 from gradtx.optimizers.asgd import *
+from gradtx.optimizers.cocob import *
 from gradtx.optimizers.dadapt_adamw import *
 from gradtx.optimizers.dog import *
 from gradtx.optimizers.dpsgd import *
@@ -106,6 +107,7 @@ from gradtx.wrappers.freeze import *
 from gradtx.wrappers.inject import *
 from gradtx.wrappers.lookahead import *
 from gradtx.wrappers.masked import *
+from gradtx.wrappers.mechanize import *
 from gradtx.wrappers.monitor import *
 from gradtx.wrappers.partition import *
 from gradtx.wrappers.plateau import *

@@ -121,6 +121,7 @@ NEEDS = {
     "adopt": 44,
     "amsgrad": 52,
     "asgd": 24,
+    "cocob": 84,
     "dadapt_adamw": 68.1,
     "dog": 28.1,
     "dowg": 28.1,

@@ -462,6 +462,11 @@ TRAJECTORIES = {
     "optax:dog_1_A": gx.dog(init_step=("distance", 0.01)),
     "optax:dowg_0_A": gx.dowg(),
     "optax:dowg_1_A": gx.dowg(init_estim_sq_dist=0.01),
+    "mechanic:mechanic_sgd_0_A": gx.mechanize(gx.sgd(0.1)),
+    "parameterfree:cocob_0_A": gx.cocob(),
+    "parameterfree:cocob_1_B": gx.cocob(alpha=10.0, weight_decay=0.05),
+    "parameterfree:cocob_2_C": gx.cocob(alpha=10.0),
+    "optax:cocob_0_A": gx.cocob(),
     # Step sizes found from the loss.
     "momo:momo_0_A": gx.momo(),
     "momo:momo_1_A": gx.momo(0.5, 0.8, 0.1, 0.05, bias_correction=True),
@@ -566,6 +571,7 @@ READ = {
     "params": lambda state, params: params,
     "avg": gx.eval_params,
     "d": lambda state, params: tree.get(state, "estim_lr"),
+    "s": lambda state, params: jnp.sum(tree.get(state, "s")),
     "ax": lambda state, params: tree.get(state, "ax"),
     "scale": lambda state, params: tree.get(state, "scale"),
     "x": gx.eval_params,
@@ -742,6 +748,12 @@ DEVIATING = {
         "optax:momo_1_A": gx.momo(0.5, 0.8, 0.1, 0.05),
         "optax:momo_adam_1_A": gx.momo_adam(0.1, 0.8, 0.95, weight_decay=0.1),
     },
+    "takes the parameters before the base optimizer's update, and finds Δ anew": {
+        "optax:mechanize_0_A": gx.mechanize(gx.sgd(0.1)),
+    },
+    "in float32 is further from its own equations than the tolerance: see papers/mechanic.py": {
+        "mechanic:mechanic_adam_1_A": gx.mechanize(gx.adam(0.01)),
+    },
     "has a line search of torch's own": {
         "functions:lbfgs_torch_quad_1": gx.lbfgs(memory_size=5),
         "functions:lbfgs_torch_rosen_2": gx.lbfgs(memory_size=10),
@@ -800,13 +812,11 @@ MISSING = {
     "tam": "pytorch_optimizer:tam_0_A",
     "unscaled_adam": "heavyball:unscaledadamw_0_A",
     # Without a learning rate.
-    "cocob": "optax:cocob_0_A parameterfree:cocob_0_A cocob_1_B cocob_2_C",
     "dadapt_adagrad": "dadaptation:dadaptadagrad_0_A pytorch_optimizer:dadaptadagrad_0_A",
     "dadapt_adan": "dadaptation:dadaptadan_0_A",
     "dadapt_lion": "dadaptation:dadaptlion_0_A pytorch_optimizer:dadaptlion_0_A",
     "dadapt_sgd": "dadaptation:dadaptsgd_0_A dadaptsgd_1_A pytorch_optimizer:dadaptsgd_0_A",
     "kt": "parameterfree:kt_0_A",
-    "mechanize": "optax:mechanize_0_A mechanic:mechanic_sgd_0_A mechanic_adam_1_A",
     # That precondition matrices.
     "adago": "pytorch_optimizer:adago_f32ns_0_A",
     "adamuon": "pytorch_optimizer:adamuon_f32ns_0_A",
