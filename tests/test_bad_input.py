@@ -173,6 +173,23 @@ def test_init_refuses_what_is_no_parameter(tx, leaf, what):
     refuses(at_init(tx, leaf), TypeError, rf"params\['deep'\]\[1\]: expected a floating-point array.*{what}.*")
 
 
+@pytest.mark.parametrize(
+    "tx",
+    [
+        gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(gradtx.linear_schedule(0.1, 0.0, 3))),
+        gradtx.lookahead(gradtx.sgd(0.1), 2, 0.5),
+        gradtx.inject_hyperparams(gradtx.adafactor(0.1)),
+    ],
+    ids=repr,
+)
+def test_b8_abstract_parameters_have_an_abstract_state(tx):
+    """If all of them are: among others, an abstract leaf is a mistake."""
+    params = {"w": jax.ShapeDtypeStruct((2, 3), jnp.bfloat16), "b": jax.ShapeDtypeStruct((3,), jnp.float32)}
+    assert tx.init(params) == jax.eval_shape(tx.init, params)
+    assert {type(leaf) for leaf in jax.tree.leaves(tx.init(params))} == {jax.ShapeDtypeStruct}
+    refuses(at_init(tx, jax.ShapeDtypeStruct((3,), jnp.int32)), TypeError, r"\['deep'\]\[1\]: .*int32")
+
+
 @pytest.mark.parametrize(("leaf", "what"), NOT_PARAMETERS.values(), ids=NOT_PARAMETERS)
 @pytest.mark.parametrize("tx", [gradtx.sgd(0.1), gradtx.adam(0.1), gradtx.clip_by_global_norm(1.0)], ids=repr)
 def test_update_refuses_what_is_no_gradient(tx, leaf, what):

@@ -229,8 +229,16 @@ class TestSpellings:
         a = gradtx.inject_hyperparams(gradtx.adamw, static_args=("b1", "mask"))(1e-3)
         assert "b1" not in a.init(PARAMS).hyperparams
         assert a == gradtx.inject_hyperparams(gradtx.adamw(1e-3), static_args="b1")
-        with pytest.raises(ValueError, match="static_args: adamw has no lr"):
-            gradtx.inject_hyperparams(gradtx.adamw, static_args="lr")(1e-3)
+        for make in (gradtx.adamw, optax.adamw):  # as soon as they are given, before the transformation is made
+            with pytest.raises(ValueError, match="static_args: adamw has no argument lr; it has learning_rate"):
+                gradtx.inject_hyperparams(make, static_args="lr")
+
+    @pytest.mark.parametrize("make", [gradtx.schedule_free_sgd, gradtx.schedule_free_adamw])
+    def test_the_state_does_not_depend_on_values(self, make):
+        """A weight decay of 0 that is injected is not known to be 0."""
+        plain, injected = make(1.0, weight_decay=0.0), gradtx.inject_hyperparams(make)(1.0, weight_decay=0.0)
+        states = plain.init(PARAMS), injected.init(PARAMS).inner_state
+        assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
 
     def test_names(self):
         tx = gradtx.inject_hyperparams(gradtx.adam(1e-3), names=("learning_rate", "b1"))

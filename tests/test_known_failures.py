@@ -257,3 +257,9 @@ def test_a_counter_of_any_dtype_stops_at_its_largest(count, after):
     ours = gx.safe_increment(jnp.asarray(count))
     assert ours.dtype == count.dtype
     assert float(ours) == float(after)
+
+
+@pytest.mark.parametrize("count", [jnp.array(True), jnp.array(1j)])
+def test_a_counter_is_a_real_number(count):
+    with pytest.raises(ValueError, match=r"safe_increment: count must be an integer or a real number, got (bool|comp)"):
+        gx.safe_increment(count)

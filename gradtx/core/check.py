@@ -24,7 +24,7 @@ def inexact_leaves(where: str, tree: Tree, cure: str) -> None:
         if isinstance(leaf, jax.ShapeDtypeStruct):
             raise TypeError(
                 f"{where}{path_str(path)}: expected a floating-point array, got the abstract {leaf!r}; "
-                "for the shapes of the state alone, call jax.eval_shape(tx.init, params)"
+                "init takes such if all leaves are, and jax.eval_shape of anything"
             )
         if not is_inexact(leaf):
             raise TypeError(f"{where}{path_str(path)}: expected a floating-point array, got {describe(leaf)}; {cure}")

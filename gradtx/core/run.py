@@ -46,7 +46,10 @@ declare_state(ScheduledState, {})
 
 
 def init_for_user(tx: Any, params: Tree) -> Any:
-    """`tx.init(params)`: the first state, in buffers of its own, so that it may be donated."""
+    """`tx.init(params)`: the first state, in buffers of its own, so that it may be donated; or an abstract one."""
+    leaves = jax.tree.leaves(params)
+    if leaves and all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves):
+        return jax.eval_shape(lambda params: init_stage(tx, params), params)
     return with_own_buffers(init_stage(tx, params), (params, tx.arrays))
 
 

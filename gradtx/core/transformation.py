@@ -124,6 +124,8 @@ class GradientTransformation(Spec, abstract=True):
     def init(self, params: Tree) -> Any:
         """The state before the first update.
 
+        Given a tree of `jax.ShapeDtypeStruct`, it returns one: the shapes and dtypes of the state, without any memory.
+
         Raises:
             TypeError: a leaf is not a floating-point array.
         """

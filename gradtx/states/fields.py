@@ -317,8 +317,8 @@ def map_params(
 
     `rest` are trees like the parameters: the parameters themselves, or their shardings. Each of their leaves goes to
     `f` together with the corresponding leaf of the state, even where the shapes differ, as those of Adafactor's rows
-    and columns and of the memory of L-BFGS do. Leaves that a mask hides are left alone. `transform_non_params` is
-    applied to everything else: counters, norms, hyper-parameters.
+    and columns and of the memory of L-BFGS do. Leaves that a mask hides are left alone, unless `is_leaf` is true of
+    their `MaskedNode`. `transform_non_params` is applied to everything else: counters, norms, hyper-parameters.
 
     Without `rest`, a field is taken to be like the parameters if the state's class does not declare it an array.
 
@@ -373,7 +373,10 @@ def _declared(cls: type, name: str) -> Any:
 
 
 def _map_hidden(f: Callable[..., Any], value: Tree, rest: tuple[Tree, ...], is_leaf: Any) -> Tree:
-    leaves, treedef = jax.tree.flatten(value, is_leaf=lambda x: is_hidden(x) or (is_leaf is not None and is_leaf(x)))
+    is_asked_for = is_leaf or (lambda x: False)
+    leaves, treedef = jax.tree.flatten(value, is_leaf=lambda x: is_hidden(x) or is_asked_for(x))
     beside = [treedef.flatten_up_to(tree) for tree in rest]
     columns = zip(leaves, *beside, strict=True)
-    return treedef.unflatten([leaf if is_hidden(leaf) else f(leaf, *others) for leaf, *others in columns])
+    return treedef.unflatten(
+        [leaf if is_hidden(leaf) and not is_asked_for(leaf) else f(leaf, *others) for leaf, *others in columns]
+    )

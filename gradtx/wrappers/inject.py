@@ -172,7 +172,9 @@ class _InjectHyperparams(_Injecting, name="inject_hyperparams"):
 
     def __new__(cls, inner_factory: Any = None, *args: Any, **kwargs: Any) -> Any:
         if isinstance(inner_factory, type) or (callable(inner_factory) and not hasattr(inner_factory, "update")):
-            return functools.partial(_inject_into, inner_factory, *_options(*args, **kwargs))
+            options = _options(*args, **kwargs)
+            _check_static_args(inner_factory, options[0])
+            return functools.partial(_inject_into, inner_factory, *options)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
@@ -353,12 +355,7 @@ class inject_factory(_Injecting):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_dtype("inject_factory", self.hyperparam_dtype)
-        known = inspect.signature(self.factory).parameters
-        if unknown := [name for name in self.static_args if name not in known]:
-            raise ValueError(
-                f"inject_factory: static_args: {self.factory.__name__} has no argument {', '.join(unknown)}; "
-                f"it has {', '.join(known)}"
-            )
+        _check_static_args(self.factory, self.static_args)
 
     def initial(self) -> Mapping[str, Any]:
         return {
@@ -381,6 +378,17 @@ class inject_factory(_Injecting):
         return _flat(bound)
 
 
+def _check_static_args(factory: Callable[..., Any], static_args: Any) -> None:
+    """Refuse names that are no arguments of the class or function, as soon as they are given."""
+    known = inspect.signature(factory).parameters
+    names = NamesKind().convert("inject_hyperparams: static_args", static_args)
+    if unknown := [name for name in names if name not in known]:
+        name = getattr(factory, "__name__", repr(factory))
+        raise ValueError(
+            f"inject_hyperparams: static_args: {name} has no argument {', '.join(unknown)}; it has {', '.join(known)}"
+        )
+
+
 def _inject_into(
     factory: Callable[..., Any], static_args: Any, dtype: Any, names: Any, *args: Any, **kwargs: Any
 ) -> Any:
@@ -388,8 +396,6 @@ def _inject_into(
         inner = factory(*args, **kwargs)
         known = _names_of(inner).values()
         static = NamesKind().convert("inject_hyperparams: static_args", static_args)
-        if unknown := [name for name in static if name not in inner.field_kinds()]:
-            raise ValueError(f"inject_hyperparams: static_args: {factory.__name__} has no {', '.join(unknown)}")
         return _InjectHyperparams(inner, tuple(name for name in static if name in known), dtype, names)
     if names is not None:
         raise ValueError("inject_hyperparams: names go with a transformation; for a function, give static_args")
