@@ -24,6 +24,8 @@ from typing import Any
 import pytest
 
 LIST = pathlib.Path(__file__).with_suffix(".toml")
+ANNOTATIONS = {"ArrayLike", "ArrayTree", "Numeric", "PRNGKey", "Shape"}
+"Names of optax's private modules that its tests use in annotations alone."
 HELPERS = {"optax._src.test_utils", "optax._src.alias_test"}
 "Modules of optax that are part of its tests, rather than tested."
 
@@ -74,7 +76,9 @@ class _PrivateModule(types.ModuleType):
     def __getattr__(self, name: str) -> Any:
         import gradtx
 
-        for module in (self.public, gradtx):
+        if name in ANNOTATIONS:
+            return Any
+        for module in (self.public, gradtx, gradtx.authoring):
             if hasattr(module, name):
                 return getattr(module, name)
         raise AttributeError(f"gradtx has no {name}, which is in optax's {self.__name__}")

@@ -56,6 +56,7 @@ __all__ = [
     "ShrinkFactor",
     "StepCount",
     "is_schedule",
+    "is_stateful",
 ]
 
 
@@ -189,6 +190,11 @@ def _scalar(where: str, value: Any) -> Any:
 def is_schedule(value: Any) -> bool:
     """Whether a hyper-parameter is a schedule, that is, a function of the number of updates rather than a number."""
     return callable(value) and not isinstance(value, jax.Array | type)
+
+
+def is_stateful(schedule: Any) -> bool:
+    """Whether a schedule is a `StatefulSchedule`, which follows a state of its own rather than a count of updates."""
+    return all(callable(getattr(schedule, name, None)) for name in ("init", "update", "__call__"))
 
 
 @dataclasses.dataclass(frozen=True)

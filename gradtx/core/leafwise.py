@@ -125,8 +125,8 @@ class Leafwise(GradientTransformation, abstract=True):
 
     @functools.cached_property
     def extras(self) -> Extras:
-        ours, its = self._leaf_extras, self._observe_extras
-        return Extras(ours.required | its.required - {"params"}, ours.known | its.known - {"params"}, ours.open)
+        observed, params = self._observe_extras, {"params"}
+        return self._leaf_extras.joined(Extras(observed.required - params, observed.known - params))
 
 
 # One update: numbers of the whole tree first, then all formulas of a leaf in one call.

@@ -27,9 +27,6 @@ def from_the_top(module: str, names: Sequence[str] = ()) -> Callable[[str], Any]
 
 ABSENT = {
     "LookaheadParams": "the parameters of lookahead are plain; eval_params(state, params) returns the slow ones",
-    "StatefulSchedule": "a schedule is a function of the number of updates made",
-    "WrappedSchedule": "a schedule is a function of the number of updates made",
-    "second_order": "differentiate twice with JAX, as in jax.jvp(jax.grad(f), (x,), (v,))",
     "experimental": "what it has is not in gradtx",
 }
 "What optax has and gradtx has not, and what to do instead."

@@ -19,6 +19,7 @@ from jax import Array
 
 from gradtx.core import check, dtypes, numerics
 from gradtx.core.extras import extras_of, refuse_unknown
+from gradtx.core.hyperparams import is_stateful
 from gradtx.core.registry import declare_state
 from gradtx.core.spec import Spec, rebuilt
 from gradtx.core.tree import Tree, choose, path_str
@@ -170,6 +171,8 @@ def with_values_at(tx: Any, names: Iterable[str], count: Any) -> Any:
 def _value_at(tx: Spec, name: str, count: Any) -> Array:
     """The value of a schedule at `count`, as a scalar of the default precision."""
     schedule = getattr(tx, name)
+    if is_stateful(schedule):
+        raise TypeError(f"{name_of(tx)}: {name} is a stateful schedule: wrap the transformation in inject_hyperparams")
     try:
         value = schedule(count)
     except Exception as error:

@@ -15,12 +15,14 @@ from gradtx.schedules.warmup import *
 
 if TYPE_CHECKING:
     from gradtx.aliases import InjectHyperparamsState, inject_stateful_hyperparams
-    from gradtx.wrappers.inject import InjectStatefulHyperparamsState, inject_hyperparams
+    from gradtx.wrappers.inject import *
 
 __all__ = [
     "InjectHyperparamsState",
     "InjectStatefulHyperparamsState",
     "Schedule",
+    "StatefulSchedule",
+    "WrappedSchedule",
     "constant_schedule",
     "cosine_decay_schedule",
     "cosine_onecycle_schedule",

@@ -1,9 +1,10 @@
 """Hyper-parameters that live in the state, where they can be read, logged and changed between steps."""
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, ParamSpec, Self, overload
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, ParamSpec, Protocol, Self, overload
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +13,21 @@ from jax import Array
 
 from gradtx.core import check, numerics
 from gradtx.core.compose import Container, TransformationKind
-from gradtx.core.hyperparams import DType, Names, NamesKind, Optional, Real, is_schedule
+from gradtx.core.extras import Extras
+from gradtx.core.hyperparams import DType, Names, NamesKind, Optional, Real, is_schedule, is_stateful
 from gradtx.core.run import init_stage, update_stage
 from gradtx.core.transformation import GradientTransformation, Transformation
 from gradtx.core.tree import Tree
 from gradtx.transforms.scaling import scale
 
-__all__ = ["InjectStatefulHyperparamsState", "WrappedScheduleState", "inject_factory", "inject_hyperparams"]
+__all__ = [
+    "InjectStatefulHyperparamsState",
+    "StatefulSchedule",
+    "WrappedSchedule",
+    "WrappedScheduleState",
+    "inject_factory",
+    "inject_hyperparams",
+]
 
 
 P = ParamSpec("P")
@@ -32,6 +41,62 @@ class WrappedScheduleState(NamedTuple):
     "int32[]: updates made so far."
 
 
+class StatefulSchedule(Protocol):
+    """A hyper-parameter that follows a state of its own: what `inject_hyperparams` takes besides functions of a count.
+
+    Extra arguments of the update are passed to `update` and to the call, so that the value may depend on the loss.
+
+    >>> import gradtx
+    >>> import jax.numpy as jnp
+    >>> class halved_where_worse(StatefulSchedule):
+    ...     def init(self):
+    ...         return jnp.array([jnp.inf, 0.1])
+    ...     def update(self, state, *, value, **extra):
+    ...         best, rate = state
+    ...         return jnp.array([jnp.minimum(best, value), jnp.where(value > best, rate / 2, rate)])
+    ...     def __call__(self, state, **extra):
+    ...         return state[1]
+    >>> tx = gradtx.inject_hyperparams(gradtx.sgd)(halved_where_worse())
+    >>> state = tx.init(jnp.ones(1))
+    >>> for value in (2.0, 3.0, 1.0):
+    ...     updates, state = tx.update(jnp.ones(1), state, value=value)
+    >>> updates
+    Array([-0.05], dtype=float32)
+    """
+
+    def init(self) -> Any:
+        """The state before the first update."""
+        ...
+
+    def update(self, state: Any, **extra: Any) -> Any:
+        """The state after an update."""
+        ...
+
+    def __call__(self, state: Any, **extra: Any) -> Any:
+        """The value for the next update."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class WrappedSchedule(StatefulSchedule):
+    """A function of the number of updates made, as a stateful schedule."""
+
+    schedule_fn: Callable[[Array], Any]
+    "The function."
+
+    def init(self) -> WrappedScheduleState:
+        """The clock before the first update."""
+        return WrappedScheduleState(numerics.counter())
+
+    def update(self, state: WrappedScheduleState, **extra: Any) -> WrappedScheduleState:
+        """The clock, one tick later."""
+        return WrappedScheduleState(numerics.increment(state.count))
+
+    def __call__(self, state: WrappedScheduleState, **extra: Any) -> Any:
+        """The value of the function now."""
+        return self.schedule_fn(state.count)
+
+
 class InjectStatefulHyperparamsState(NamedTuple):
     """The state of `inject_hyperparams`."""
 
@@ -39,8 +104,8 @@ class InjectStatefulHyperparamsState(NamedTuple):
     "int32[]: updates made so far."
     hyperparams: dict[str, Array]
     "float32[] each, by name: the values for the next update; of scheduled ones, the values in the last update."
-    hyperparams_states: dict[str, WrappedScheduleState]
-    "The clock of each scheduled hyper-parameter, by its name."
+    hyperparams_states: dict[str, Any]
+    "The clock of each scheduled hyper-parameter, or the state of its `StatefulSchedule`, by its name."
     inner_state: Any
     "The state of the transformation whose hyper-parameters are injected."
 
@@ -72,29 +137,44 @@ class _Injecting(Container, abstract=True):
         """Whether the transformation that is made does."""
         return getattr(self.parts[0], "sums_examples", False)
 
+    @functools.cached_property
+    def _schedules(self) -> dict[str, StatefulSchedule]:
+        """The schedules among the hyper-parameters, by name."""
+        given = {name: value for name, value in self.initial().items() if is_schedule(value)}
+        return {name: value if is_stateful(value) else WrappedSchedule(value) for name, value in given.items()}
+
+    @functools.cached_property
+    def extras(self) -> Extras:
+        """Those of the transformation, and of stateful schedules."""
+        stateful = [value for value in self._schedules.values() if not isinstance(value, WrappedSchedule)]
+        own = [Extras.of(function, skip=1) for value in stateful for function in (value.update, value)]
+        return functools.reduce(Extras.joined, own, Extras.union(self.parts))
+
     def init_fn(self, params: Tree) -> InjectStatefulHyperparamsState:
-        count, initial = numerics.counter(), self.initial()
-        values = {name: self._value(name, given, count) for name, given in initial.items()}
-        clocks = {name: WrappedScheduleState(count) for name, given in initial.items() if is_schedule(given)}
+        states = {name: schedule.init() for name, schedule in self._schedules.items()}
+        values = self._values(self.initial(), states, {})
         inner_state = init_stage(self.made(values), params)
-        return InjectStatefulHyperparamsState(count, values, clocks, inner_state)
+        return InjectStatefulHyperparamsState(numerics.counter(), values, states, inner_state)
 
     def update_fn(
         self, updates: Tree, state: InjectStatefulHyperparamsState, params: Tree = None, **extra: Any
     ) -> tuple[Tree, InjectStatefulHyperparamsState]:
-        initial = self.initial()
-        self._check(initial, state)
-        values = {
-            name: self._value(name, given if is_schedule(given) else state.hyperparams[name], state.count)
-            for name, given in initial.items()
-        }
+        self._check(self.initial(), state)
+        values = self._values(state.hyperparams, state.hyperparams_states, extra)
         new, inner_state = update_stage(self.made(values), updates, state.inner_state, params, extra)
+        states = {
+            name: schedule.update(state.hyperparams_states[name], **extra) for name, schedule in self._schedules.items()
+        }
         count = numerics.increment(state.count)
-        clocks = {name: WrappedScheduleState(count) for name in state.hyperparams_states}
-        return new, InjectStatefulHyperparamsState(count, values, clocks, inner_state)
+        return new, InjectStatefulHyperparamsState(count, values, states, inner_state)
 
-    def _value(self, name: str, given: Any, count: Array) -> Array:
-        value = jnp.asarray(given(count) if is_schedule(given) else given)
+    def _values(self, given: Mapping[str, Any], states: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+        """The hyper-parameters of one update: those of schedules anew, the others as they are given."""
+        now = {name: schedule(states[name], **extra) for name, schedule in self._schedules.items()}
+        return {name: self._value(name, now.get(name, value)) for name, value in given.items()}
+
+    def _value(self, name: str, given: Any) -> Array:
+        value = jnp.asarray(given)
         if value.shape != () or not _is_real_dtype(value.dtype):
             raise ValueError(f"{type(self).__name__}: {name} must be a real scalar, got {check.describe(value)}")
         known = not value.weak_type and jnp.issubdtype(value.dtype, jnp.floating)
