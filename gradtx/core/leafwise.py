@@ -276,6 +276,7 @@ def _checked_result(tx: Leafwise, result: Any, g: Array, slots: tuple[Any, ...])
     for name, new, old in zip(names, result, (g, *slots), strict=True):
         if not check.is_alike(new, old):
             raise _UnlikeError(f"{name_of(tx)}: the {name}", new, old)
+        check.whole_numbers_stay(f"{name_of(tx)}: the {name}", new, old)
     return dtypes.varying_like(result[0], g), dtypes.cast_like(result[1:], slots)
 
 

@@ -122,6 +122,7 @@ def update_stage(tx: Any, updates: Tree, state: Any, params: Tree, extra: Mappin
     new_updates, new_state = _call_update_fn(tx, updates, state, params, wanted)
     _check_result(tx, "updates", new_updates, _as_they_come_out(tx, updates))
     _check_result(tx, "state", new_state, state)
+    check.whole_numbers_stay(f"{name_of(tx)}: the state that came out", new_state, state)
     new_state = dtypes.cast_like(new_state, state)
     if PROCEED in extra and PROCEED not in wanted:
         new_state = choose(extra[PROCEED], new_state, state)
