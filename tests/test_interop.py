@@ -330,6 +330,25 @@ PLAIN = [
     "identity",
     "named_chain",
 ]
+CONTRIB = [
+    "acprop",
+    "ademamix",
+    "adopt",
+    "galore",
+    "hutchinson_estimator_diag_hessian",
+    "scale_by_acprop",
+    "scale_by_ademamix",
+    "scale_by_adopt",
+    "scale_by_galore",
+    "scale_by_simplified_ademamix",
+    "simplified_ademamix",
+    "sophia",
+    "split_real_and_imaginary",
+]
+
+
+def signature_in_optax(name):
+    return inspect.signature(getattr(optax.contrib if name in CONTRIB else optax, name)).parameters
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -338,22 +357,21 @@ def test_the_name_exists(name):
     assert hasattr(gradtx, name)
 
 
-@pytest.mark.parametrize("name", [*ALIASES, *STAGES])
+@pytest.mark.parametrize("name", [*ALIASES, *STAGES, *CONTRIB])
 def test_arguments_are_those_of_optax(name):
     """The same names in the same order, so that positional calls mean the same."""
-    theirs = [
-        p for p in inspect.signature(getattr(optax, name)).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD
-    ]
+    theirs = [p for p in signature_in_optax(name).values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     ours = list(inspect.signature(getattr(gradtx, name)).parameters)
     assert ours[: len(theirs)] == [p.name for p in theirs][: len(ours)]
 
 
-@pytest.mark.parametrize("name", [*ALIASES, *STAGES])
+@pytest.mark.parametrize("name", [*ALIASES, *STAGES, *CONTRIB])
 def test_defaults_are_those_of_optax(name):
-    theirs, ours = (inspect.signature(getattr(lib, name)).parameters for lib in (optax, gradtx))
-    for argument in (theirs.keys() & ours.keys()) - {"learning_rate"}:  # required here: `None` means ascent in optax
+    theirs, ours = signature_in_optax(name), inspect.signature(getattr(gradtx, name)).parameters
+    exempt = {"learning_rate", "random_seed"}  # the one is required here, the other None in optax, which means 0
+    for argument in (theirs.keys() & ours.keys()) - exempt:
         expected, got = theirs[argument].default, ours[argument].default
-        if expected is inspect.Parameter.empty or callable(expected):
+        if expected is inspect.Parameter.empty or callable(expected) or hasattr(expected, "update"):
             continue
         assert np.dtype(got) == np.dtype(expected) if "dtype" in argument and expected else got == expected, argument
 
