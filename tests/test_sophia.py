@@ -197,6 +197,11 @@ REFUSED = {
         TypeError,
         "sophia needs the extra argument obj_fn",
     ),
+    "state-of-another-model": (
+        lambda: gx.sophia(0.1).update(PARAMS, gx.sophia(0.1).init(PARAMS | {"b": jnp.ones(4)}), PARAMS, obj_fn=loss),
+        ValueError,
+        r"scale_by_sophia: state.nu\['b'\]: expected float32\[3\] .* got float32\[4\]; the state belongs to another",
+    ),
     "no-params": (
         lambda: gx.sophia(0.1).update(PARAMS, gx.sophia(0.1).init(PARAMS), obj_fn=loss),
         ValueError,

@@ -264,6 +264,9 @@ class scale_by_sophia(Leafwise):
 
     def update_fn(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, SophiaState]:
         proceed = {PROCEED: extra.pop(PROCEED)} if PROCEED in extra else {}
+        where, cure = "scale_by_sophia: state.nu", "; the state belongs to another model"
+        check.same_structure(where, state.nu, updates, f"the updates{cure}")
+        check.same_shapes(where, state.nu, updates, "the update", cure)
         due = (state.count % self.update_interval == 0) & proceed.get(PROCEED, True)
 
         def refreshed() -> tuple[Tree, Any]:
