@@ -183,6 +183,23 @@ REFUSED = {
 }
 
 
+def with_state_of(other, params, grads):
+    tx = gx.scale_by_galore(2)
+    return lambda: tx.update(grads, other.init(params))
+
+
+REFUSED |= {
+    "state-of-another-rank": (
+        with_state_of(gx.scale_by_galore(3), {"w": jnp.ones((6, 4))}, {"w": jnp.ones((6, 4))}),
+        r"scale_by_galore: state.projector\['w'\]: expected float32\[4,2\] .* got float32\[4,3\]; .*another model",
+    ),
+    "state-of-another-model": (
+        with_state_of(gx.scale_by_galore(2), {"v": jnp.ones((6, 4))}, {"w": jnp.ones((6, 4))}),
+        r"scale_by_galore: state.projector: missing \['w'\].*another model",
+    ),
+}
+
+
 @pytest.mark.parametrize(("call", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_does_not_fit_is_refused(call, message):
     with pytest.raises(ValueError, match=message):

@@ -139,6 +139,18 @@ def test_bfloat16_second_moments_decay():
     assert float(state.nu) == pytest.approx(before * 0.999**100, rel=1e-4)
 
 
+def test_the_slow_mean_of_ademamix_is_not_lost_in_bfloat16():
+    """In bfloat16 it would stop at 1/20 of a constant gradient; optax stores it, and the second moment, so."""
+    tx, g = gx.scale_by_ademamix(mu_dtype="bfloat16"), jnp.ones(())
+
+    def step(state, _):
+        return tx.update(g, state)[1], None
+
+    state, _ = jax.jit(lambda state: jax.lax.scan(step, state, length=5000))(tx.init(g))
+    assert (state.m1.dtype, state.m2.dtype, state.nu.dtype) == (jnp.bfloat16, jnp.float32, jnp.float32)
+    assert float(state.m2) == pytest.approx(1 - 0.9999**5000, rel=1e-3)
+
+
 def test_one_nan_leaf_does_not_spoil_a_clipped_step():
     grads = {"sick": jnp.array([jnp.nan, 1.0]), "sound": jnp.array([3.0, 4.0])}
     updates, state = gx.clip_by_global_norm(1.0).update(grads, gx.clip_by_global_norm(1.0).init(grads))

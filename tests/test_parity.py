@@ -89,6 +89,9 @@ SAME = [
     *calls("apply_if_finite", ("adam", 3, {})),
 ]
 
+AT_THE_START = gx.linear_schedule(0.9, 0.99, 20), gx.linear_schedule(0.0, 3.0, 15)
+"Schedules of AdEMAMix's β₃ and α."
+
 PAIRS = {
     "centralize along the first axis": (gx.centralize(0), optax.centralize()),
     "normalize": (gx.normalize(), optax.contrib.normalize()),
@@ -105,6 +108,22 @@ PAIRS = {
         ),
     ),
     "adadelta without a learning rate": (gx.adadelta(), optax.adadelta(1.0)),
+    "adopt": (
+        gx.adopt(0.01, 0.8, 0.99, 1e-4, nesterov=True, clip_value_fn=lambda before: 1 + 0.1 * before),
+        optax.contrib.adopt(0.01, 0.8, 0.99, 1e-4, nesterov=True, clip_value_fn=lambda before: 1 + 0.1 * before),
+    ),
+    "ademamix": (
+        gx.ademamix(0.01, 0.8, 0.95, *AT_THE_START, 1e-4, 1e-6, weight_decay=0.1, mask=matrices),
+        optax.contrib.ademamix(0.01, 0.8, 0.95, *AT_THE_START, 1e-4, 1e-6, weight_decay=0.1, mask=matrices),
+    ),
+    "simplified_ademamix": (
+        gx.simplified_ademamix(0.01, 0.8, 0.9, AT_THE_START[1], 1e-4, 1e-6, 0.1, matrices),
+        optax.contrib.simplified_ademamix(0.01, 0.8, 0.9, AT_THE_START[1], 1e-4, 1e-6, 0.1, matrices),
+    ),
+    "galore on the longer side": (
+        gx.galore(0.01, 2, 4, 0.5, None, 0.1, matrices, proj_type="reverse_std"),
+        optax.contrib.galore(0.01, 2, 4, 0.5, None, 0.1, matrices),
+    ),
     "accumulate": (
         gx.accumulate(gx.adam(0.05), 4),
         optax.MultiSteps(optax.adam(0.05), 4).gradient_transformation(),

@@ -48,7 +48,7 @@ class scale_by_ademamix(Leafwise):
         alpha = linear_schedule(0.0, 5.0, T),   b3 = half_life_schedule(0.9, 0.9999, T)
 
     Unlike in optax, the slow mean and the second moment do not follow `mu_dtype`: in bfloat16 the former would stop
-    at 1/40 of a constant gradient. Pagliardini et al., 2024, Algorithm 1. https://arxiv.org/abs/2409.03137
+    at 1/20 of a constant gradient or before. Pagliardini et al., 2024, Algorithm 1. https://arxiv.org/abs/2409.03137
     """
 
     State = ScaleByAdemamixState

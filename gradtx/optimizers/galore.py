@@ -65,6 +65,7 @@ class _Matrix(NamedTuple):
     is_left: bool
     "Whether the rows are projected, rather than the columns."
     rank: int
+    "The rank of the subspace."
 
     @property
     def moved(self) -> tuple[int, ...]:
@@ -79,11 +80,13 @@ class _Matrix(NamedTuple):
 
     @property
     def projector_shape(self) -> tuple[int, ...]:
+        """The shape of P."""
         stacked, rows, columns = self.sizes
         return (*stacked, rows if self.is_left else columns, self.rank)
 
     @property
     def low_rank_shape(self) -> tuple[int, ...]:
+        """The shape of R."""
         stacked, rows, columns = self.sizes
         return (*stacked, self.rank, columns) if self.is_left else (*stacked, rows, self.rank)
 
@@ -192,8 +195,7 @@ class scale_by_galore(Container):
         leaves, treedef = jax.tree.flatten(params)
         matrices = self._matrices(params)
         projectors = [
-            jnp.zeros((0, 0) if matrix is None else matrix.projector_shape, leaf.dtype)
-            for leaf, matrix in zip(leaves, matrices, strict=True)
+            jnp.zeros(shape, leaf.dtype) for leaf, shape in zip(leaves, _projector_shapes(matrices), strict=True)
         ]
         low = [
             leaf if matrix is None else jnp.zeros(matrix.low_rank_shape, leaf.dtype)
@@ -225,7 +227,12 @@ class scale_by_galore(Container):
         self, leaves: list[Array], matrices: list[_Matrix | None], state: GaLoreState, treedef: Any
     ) -> list[Array]:
         """The projectors of this update, in the dtypes in which they are stored."""
-        old = treedef.flatten_up_to(state.projector)
+        shapes = zip(leaves, _projector_shapes(matrices), strict=True)
+        expected = treedef.unflatten([jax.ShapeDtypeStruct(shape, g.dtype) for g, shape in shapes])
+        where, cure = "scale_by_galore: state.projector", "; the state belongs to another model, rank or side"
+        check.same_structure(where, state.projector, expected, "the updates; the state belongs to another model")
+        check.same_shapes(where, state.projector, expected, "the projector that init makes", cure)
+        old = jax.tree.leaves(state.projector)
 
         def refreshed() -> list[Array]:
             every = zip(leaves, matrices, old, strict=True)
@@ -267,6 +274,10 @@ class scale_by_galore(Container):
         _, rows, columns = whole.sizes
         is_left = {"left": True, "right": False, "std": rows < columns, "reverse_std": rows >= columns}
         return whole._replace(is_left=is_left[self.proj_type], rank=min(self.rank, rows, columns))
+
+
+def _projector_shapes(matrices: list[_Matrix | None]) -> list[tuple[int, ...]]:
+    return [(0, 0) if matrix is None else matrix.projector_shape for matrix in matrices]
 
 
 def _needing_params(tx: Any) -> str | None:

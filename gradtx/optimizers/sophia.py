@@ -157,7 +157,7 @@ def _real_scalar(name: str, obj_fn: Callable[..., Any]) -> Callable[..., Array]:
 
     def checked(*args: Any) -> Array:
         value = obj_fn(*args)
-        if jnp.shape(value) != () or not jnp.issubdtype(dtypes.dtype_of(value), jnp.floating):
+        if not dtypes.is_inexact(value) or dtypes.is_complex(value) or jnp.shape(value) != ():
             raise TypeError(f"{name}: obj_fn must give the loss alone, a real scalar, got {check.describe(value)}")
         return value
 
@@ -264,7 +264,10 @@ class scale_by_sophia(Leafwise):
 
     def update_fn(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, SophiaState]:
         proceed = {PROCEED: extra.pop(PROCEED)} if PROCEED in extra else {}
-        due = functools.reduce(jnp.logical_and, proceed.values(), state.count % self.update_interval == 0)
+        where, cure = "scale_by_sophia: state.nu", "; the state belongs to another model"
+        check.same_structure(where, state.nu, updates, f"the updates{cure}")
+        check.same_shapes(where, state.nu, updates, "the update", cure)
+        due = (state.count % self.update_interval == 0) & proceed.get(PROCEED, True)
 
         def refreshed() -> tuple[Tree, Any]:
             new, inner = update_stage(self.hessian_diagonal_fn, updates, state.hessian_fn_state, params, extra)
@@ -274,7 +277,7 @@ class scale_by_sophia(Leafwise):
         state = state._replace(nu=nu, hessian_fn_state=inner)
         updates, state = super().update_fn(updates, state, params, **proceed)
         if self.verbose:
-            self._print_win_rate(updates, state.count)
+            self._print_win_rate(updates, state.count, self.clip_threshold)
         return updates, state
 
     def _mean(self, nu: Array, estimate: Array) -> Array:
@@ -293,11 +296,9 @@ class scale_by_sophia(Leafwise):
         short = mu / jnp.where(is_long, 1, denominator)
         return jnp.where(is_long, self.clip_threshold * jnp.sign(mu), short), mu, nu
 
-    def _print_win_rate(self, updates: Tree, count: Array) -> None:
-        threshold: Any = self.clip_threshold
-
+    def _print_win_rate(self, updates: Tree, count: Array, threshold: Any) -> None:
         def show() -> None:
-            within = [jnp.sum(jnp.abs(u) < threshold) for u in jax.tree.leaves(updates)]
+            within = [jnp.sum(jnp.abs(u) < jnp.asarray(threshold, u.dtype)) for u in jax.tree.leaves(updates)]
             size = sum(u.size for u in jax.tree.leaves(updates))
             jax.debug.print("sophia: {:.3f} of the elements are not clipped", sum(within) / max(size, 1))
 
