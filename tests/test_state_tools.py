@@ -201,7 +201,7 @@ class TestMapParams:
 
     @pytest.mark.parametrize("wrap", [lambda tx: tx, lambda tx: gradtx.chain(gradtx.masked(tx, True), ADAM)])
     def test_a_state_that_is_a_dict(self, wrap):
-        """Optax finds out what is like the parameters by another `init`; here they are given, or the state declares it."""
+        """What in it is like the parameters is not known until they are given."""
         tx = wrap(
             gradtx.GradientTransformation(lambda params: {"count": 1, "mean": params}, lambda g, s, p=None: (g, s))
         )
