@@ -83,6 +83,9 @@ class TestGet:
         state = ADAM.init(PARAMS)
         count = tree.get(state, "count", filtering=lambda path, value: path[0].idx == 1 and path[1].idx == 0)
         assert count is state[1][0].count
+        for ask in (tree.get, lambda state, key, filtering: tree.set(state, filtering, **{key: 0})):
+            with pytest.raises(KeyError, match=r"no field 'nu' passes the filter; there is '1\.0\.nu'"):
+                ask(state, "nu", filtering=lambda path, value: False)
 
     def test_the_rate_of_everything(self):
         for tx, expected in [
@@ -195,6 +198,21 @@ class TestMapParams:
         state = tree.map_params(tx, lambda leaf, name: name, tx.init(PARAMS), {"mu": "M", "count": "C"})
         assert tree.get(state, "mu") == {"mu": "M", "count": gradtx.MaskedNode()}
         assert tree.get(state, "trace") == {"mu": gradtx.MaskedNode(), "count": "C"}
+
+    @pytest.mark.parametrize("wrap", [lambda tx: tx, lambda tx: gradtx.chain(gradtx.masked(tx, True), ADAM)])
+    def test_a_state_that_is_a_dict(self, wrap):
+        """What in it is like the parameters is not known until they are given."""
+        tx = wrap(
+            gradtx.GradientTransformation(lambda params: {"count": 1, "mean": params}, lambda g, s, p=None: (g, s))
+        )
+        state = tx.init(PARAMS)
+        with pytest.raises(
+            ValueError, match=r"map_params: the state is a dict.*mean' is like the parameters: give them"
+        ):
+            tree.map_params(tx, lambda leaf: leaf + 1, state)
+        new = tree.map_params(tx, lambda leaf, param: leaf + param, state, PARAMS)
+        found = new if isinstance(new, dict) else new[0].inner_state
+        chex.assert_trees_all_equal(found, {"count": 1, "mean": jax.tree.map(lambda x: 2 * x, PARAMS)})
 
     def test_hidden_leaves_if_one_asks_for_them(self):
         is_hidden = lambda x: isinstance(x, gradtx.MaskedNode)  # noqa: E731

@@ -79,7 +79,11 @@ def _entries_to_search(node: Any, inside: bool) -> Iterator[tuple[Any, Any, bool
 
 def holds_states(name: str) -> bool:
     """Whether a field of this name holds states or named values, rather than a tree like the parameters."""
-    return name.endswith(("_state", "_states")) or name in ("hyperparams", "info", "measurement", "measurements")
+    return name.endswith(("_state", "_states")) or name in _OF_VALUES
+
+
+_OF_VALUES = ("hyperparams", "info", "measurement", "measurements")
+"Names of fields that hold named values."
 
 
 def _entries(node: Any) -> Iterator[tuple[Any, str, Any]]:
@@ -161,7 +165,7 @@ def get(tree: Any, key: str, default: Any = _REQUIRED, filtering: Filter | None 
         raise KeyError(_ambiguous(tree, key, [path for path, _ in found]))
     if default is not _REQUIRED:
         return default
-    raise KeyError(_unknown(tree, key))
+    raise KeyError(_unknown(tree, key, filtering))
 
 
 def replace(tree: Any, filtering: Filter | None = None, /, **values: Any) -> Any:
@@ -183,7 +187,7 @@ def replace(tree: Any, filtering: Filter | None = None, /, **values: Any) -> Any
     for key, value in values.items():
         found = get_all_with_path(tree, key, filtering)
         if not found:
-            raise KeyError(_unknown(tree, key))
+            raise KeyError(_unknown(tree, key, filtering))
         chosen = unshadowed(found)
         for path, old in chosen:
             _refuse_records(tree, path)
@@ -230,7 +234,9 @@ def unshadowed(found: list[tuple[Path, Any]]) -> list[tuple[Path, Any]]:
     ]
 
 
-def _unknown(state: Any, key: str) -> str:
+def _unknown(state: Any, key: str, filtering: Filter | None) -> str:
+    if filtering is not None and (found := get_all_with_path(state, key)):
+        return f"no field {key!r} passes the filter; there is {', '.join(repr(_name(path)) for path, _ in found)}"
     known = sorted({key_names(field.path)[-1] for field in fields(state)})
     return f"no field {key!r} in the state; its fields are {', '.join(known) or 'none'}"
 
@@ -322,6 +328,10 @@ def map_params(
 
     Without `rest`, a field is taken to be like the parameters if the state's class does not declare it an array.
 
+    Raises:
+        ValueError: the state is that of another transformation; or it is a plain dict, of which it is not known
+            without `rest` what in it is like the parameters.
+
     >>> import gradtx
     >>> tx = gradtx.adam(0.1)
     >>> params = {"w": jnp.zeros(2)}
@@ -349,11 +359,24 @@ def _is_like_params(state: Any, field: Field, rest: tuple[Tree, ...], is_leaf: A
     if declared in (Array, jax.typing.ArrayLike) or is_injected(field.path):
         return False
     if not rest:
+        _refuse_undeclared(field)
         return declared is not None
     treedef = jax.tree.structure(field.value, is_leaf=is_hidden)
     if jax.tree_util.treedef_is_leaf(treedef) and declared is None:
         return False
     return treedef == jax.tree.structure(rest[0], is_leaf=is_leaf) or _is_prefix(treedef, rest[0], is_leaf)
+
+
+def _refuse_undeclared(field: Field) -> None:
+    """Refuse an entry of a dict that is a state, unless it is a number and so cannot be like the parameters."""
+    names, value = key_names(field.path), field.value
+    is_number = jax.tree_util.all_leaves([value]) and np.ndim(value) == 0
+    if issubclass(field.holder, Mapping) and names[-2:-1] not in [(name,) for name in _OF_VALUES] and not is_number:
+        raise ValueError(
+            f"map_params: the state is a dict, so it is not known whether its entry {_name(field.path)!r} is like the "
+            "parameters: give them, map_params(tx, lambda leaf, param: ..., state, params), or make the state a "
+            "NamedTuple with annotations"
+        )
 
 
 def _is_prefix(treedef: Any, tree: Tree, is_leaf: Any) -> bool:
