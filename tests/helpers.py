@@ -56,6 +56,11 @@ def registered(base: type) -> dict[str, Any]:
     return {name: cls for name, cls in own.items() if name != "keras.variable_wise"}  # a user's object
 
 
+def optimizers() -> dict[str, Any]:
+    """The registered optimizers that are given one gradient rather than one for each example, by name."""
+    return {name: cls for name, cls in registered(gradtx.Optimizer).items() if not example(cls).sums_examples}
+
+
 def example(cls: Any) -> Any:
     """`cls.example()`, its numbers rounded to float32: the same number then as an array and as a Python float."""
     if issubclass(cls, gradtx.GradientTransformation) and cls.registered_name == "GradientTransformation":

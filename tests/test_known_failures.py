@@ -36,7 +36,7 @@ def test_a_warm_up_from_zero_leaves_no_nan(name):
     grads = jax.tree.map(lambda p: 0.5 * jnp.ones_like(p), params)
     extra, state = helpers.extra_for(tx, grads), tx.init(params)
     for _ in range(3):
-        updates, state = tx.update(grads, state, params, **extra)
+        updates, state = tx.update(helpers.with_examples(tx, grads), state, params, **extra)
         params = gx.apply_updates(params, updates)
         chex.assert_tree_all_finite((params, state))
 

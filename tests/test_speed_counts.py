@@ -11,7 +11,6 @@ import pytest
 from helpers import small_tree
 
 import gradtx
-from gradtx.core.compose import Optimizer
 from gradtx.core.hyperparams import Number
 
 SHAPES = {"bias": (512,), "left": (512, 512), "right": (1024, 256)}
@@ -194,7 +193,7 @@ KEEPS = {
 The first number is for float32 parameters, the second for bfloat16 parameters with float32 gradients.
 """
 
-OPTIMIZERS = helpers.registered(Optimizer)
+OPTIMIZERS = helpers.optimizers()
 
 
 @helpers.of_todays_xla

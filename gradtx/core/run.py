@@ -240,7 +240,8 @@ def _as_they_come_out(tx: Any, updates: Tree) -> Tree:
 
 def _check_place_of_sums(tx: Any) -> None:
     """Refuse a transformation that would be given the gradients of single examples, but holds none that sums them."""
-    for part in getattr(tx, "parts", ())[_sums_examples(tx) :]:
+    held = getattr(tx, "parts", ())
+    for part in held[1:] if _sums_examples(tx) else held:
         if _sums_examples(part):
             raise ValueError(
                 f"{name_of(tx)}: {name_of(part)} is given the gradients of single examples: "

@@ -76,7 +76,7 @@ class differentially_private_aggregate(GradientTransformation):
         self, updates: Tree, state: Any, params: Tree = None
     ) -> tuple[Tree, DifferentiallyPrivateAggregateState]:
         grads = batch_of_examples("differentially_private_aggregate: updates", updates)
-        examples = min((len(g) for g in jax.tree.leaves(grads)), default=1)
+        examples = next((len(g) for g in jax.tree.leaves(grads)), 1)
         if not examples:
             raise ValueError(
                 "differentially_private_aggregate: the updates have no examples: their first axis is empty"
