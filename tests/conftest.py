@@ -25,6 +25,12 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def pytest_collection_finish():
+    """What the modules made stays for good: collecting garbage need not look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def x64():
     """Double precision for one test."""

@@ -61,32 +61,44 @@ def test_has_an_example(name):
 # Types: they are static, so tracing is enough to see them.
 
 PAIRS = [(p, g) for p in ("float32", "bfloat16", "float16", "float64") for g in (p, "float32", "bfloat16")]
+PAIRS = [*dict.fromkeys(PAIRS)]
+"Dtypes of a parameter and of its gradient."
+FEW = [("bfloat16", "float32"), ("float64", "float64")]
 
 
 @every_transformation
 def test_types_stay(case, x64):
     """For all dtypes of parameters and gradients, types are strong, and an update keeps the types of the state."""
-    few = [("bfloat16", "float32"), ("float64", "float64")]
-    check_types(TRANSFORMATIONS[case], few[:1] if "+" in case else few if is_made_of_others(case) else PAIRS)
+    for param_dtype, grad_dtype in FEW[:1] if "+" in case else FEW:
+        check_types(TRANSFORMATIONS[case], param_dtype, grad_dtype)
+
+
+@pytest.mark.parametrize("case", [case for case in LEAST if not is_made_of_others(case)])
+def test_types_stay_in_mixed_trees(case, x64):
+    """Two pairs of dtypes in one tree; over all trees, matrices have every pair, and so have vectors."""
+    for first, second in zip(PAIRS[::2], PAIRS[1::2], strict=True):
+        leaf_by_leaf = (first, second, first, first, second, second)  # the matrices are the first and the last
+        check_types(TRANSFORMATIONS[case], *zip(*leaf_by_leaf, strict=True))
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("case", [case for case in LEAST if is_made_of_others(case)])
+@pytest.mark.parametrize("case", LEAST)
 def test_types_stay_in_every_pair(case, x64):
-    check_types(TRANSFORMATIONS[case], PAIRS)
+    for param_dtype, grad_dtype in PAIRS:
+        check_types(TRANSFORMATIONS[case], param_dtype, grad_dtype)
 
 
-def check_types(tx: Any, pairs: Any) -> None:
-    for param_dtype, grad_dtype in dict.fromkeys(pairs):
-        what = f"{param_dtype} parameters, {grad_dtype} gradients:"
-        params, grads = abstract(tree_of(param_dtype)), abstract(tree_of(grad_dtype))
-        arrays, functions = helpers.extra_kinds(tx, grads)
-        update = functools.partial(tx.update, **functions)
-        state = jax.eval_shape(tx.init, params)
-        updates, new_state = jax.eval_shape(update, helpers.with_examples(tx, grads), state, params, **arrays)
-        assert types_of(updates) == types_of(params), what
-        assert types_of(new_state) == types_of(state), what
-        assert not helpers.weak_leaves((updates, state)), what
+def check_types(tx: Any, param_dtypes: Any, grad_dtypes: Any) -> None:
+    """With one dtype for all leaves, or one for each."""
+    what = f"{param_dtypes} parameters, {grad_dtypes} gradients:"
+    params, grads = abstract(tree_of(param_dtypes)), abstract(tree_of(grad_dtypes))
+    arrays, functions = helpers.extra_kinds(tx, grads)
+    update = functools.partial(tx.update, **functions)
+    state = jax.eval_shape(tx.init, params)
+    updates, new_state = jax.eval_shape(update, helpers.with_examples(tx, grads), state, params, **arrays)
+    assert types_of(updates) == types_of(params), what
+    assert types_of(new_state) == types_of(state), what
+    assert not helpers.weak_leaves((updates, state)), what
 
 
 @every_class
@@ -162,7 +174,8 @@ def counters(state: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(c, marks=pytest.mark.long if is_made_of_others(c) else ()) for c in TRANSFORMATIONS]
+    "case",
+    [pytest.param(c, marks=pytest.mark.long if is_made_of_others(c) or "+" in c else ()) for c in TRANSFORMATIONS],
 )
 def test_numbers(case, x64):
     """Finite from zero gradients, parameters, both, and at saturated counters; in scan, cond and gradients too."""
@@ -218,7 +231,7 @@ def test_numbers(case, x64):
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(c, marks=pytest.mark.long if is_part_of_an_optimizer(c) else ()) for c in LEAST]
+    "case", [pytest.param(c, marks=pytest.mark.long if is_part_of_an_optimizer(c) or "+" in c else ()) for c in LEAST]
 )
 def test_eager_jitted_and_donated(case):
     """One compilation for equal instances called eagerly, one trace for all jitted steps, and the same numbers.
@@ -257,19 +270,13 @@ def test_eager_jitted_and_donated(case):
 def test_empty_trees(case):
     """No parameters: no updates, and no error."""
     tx = TRANSFORMATIONS[case]
-
-    @jax.jit
-    def run(trees):
-        states = []
-        for tree in trees:
-            start = tx.init(tree)
-            updates, state = tx.update(tree, start, tree, **helpers.extra_for(tx, tree))
-            assert types_of(updates) == types_of(tree)
-            assert types_of(state) == types_of(start)
-            states.append(state)
-        return states
-
-    run([{}, (), {"a": None}])
+    for tree in ({}, (), {"a": None}):
+        arrays, functions = helpers.extra_kinds(tx, tree)
+        update = functools.partial(tx.update, **functions)
+        start = jax.eval_shape(tx.init, tree)
+        updates, state = jax.eval_shape(update, tree, start, tree, **arrays)
+        assert types_of(updates) == types_of(tree)
+        assert types_of(state) == types_of(start)
 
 
 # Hyper-parameters.

@@ -311,10 +311,17 @@ NORMS = {
 
 
 class TestNorms:
-    @pytest.mark.parametrize(("leaves", "expected"), NORMS.values(), ids=NORMS)
-    @pytest.mark.parametrize("jitted", [False, True])
-    def test_norm(self, leaves, expected, jitted):
-        norm = (jax.jit(norms.norm) if jitted else norms.norm)(leaves)
+    @pytest.mark.parametrize("name", NORMS)
+    def test_norm(self, name):
+        self.check_norm(jax.jit(norms.norm), name)
+
+    @pytest.mark.parametrize("name", helpers.every_other(NORMS))
+    def test_norm_outside_jit(self, name):
+        self.check_norm(norms.norm, name)
+
+    def check_norm(self, function, name):
+        leaves, expected = NORMS[name]
+        norm = function(leaves)
         assert norm.dtype == jnp.float32
         assert float(norm) == pytest.approx(expected, rel=1e-6)
 

@@ -238,7 +238,7 @@ class TestIfFinite:
         updates, _ = tx.update(grads, tx.init(params), params)
         assert_trees(updates, {"step": jnp.array(0), "w": jnp.zeros(2)})
 
-    @pytest.mark.parametrize("name", helpers.optimizers())
+    @pytest.mark.parametrize("name", every_other(helpers.optimizers()))
     def test_it_is_the_inner_update_or_nothing(self, name):
         """The state is kept where its slots are computed, in whatever optimizer there is inside."""
         inner = helpers.example(helpers.optimizers()[name])
