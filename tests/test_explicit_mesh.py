@@ -26,6 +26,9 @@ OPTIMIZERS = {
     "adafactor": gx.adafactor(0.01, min_dim_size_to_factor=2, momentum=0.9),
     "torch_adafactor": gx.torch_adafactor(0.01),
     "sm3": gx.sm3(0.1),
+    "prodigy": gx.prodigy(estim_lr0=0.01),
+    "ldog": gx.ldog(init_step=("distance", 0.1)),
+    "mechanize": gx.mechanize(gx.sgd(0.1), s_init=0.1),
     "muon": gx.muon(0.02, muon_mask=gx.weights_only(), muon_weight_dimension_numbers=gx.MuonDimensionNumbers(-2, -1)),
 }
 

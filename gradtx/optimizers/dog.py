@@ -299,8 +299,13 @@ class scale_by_dowg(Leafwise):
 class dowg(Optimizer):
     """Gradient descent with the step sizes of DoWG, which has nothing to tune.
 
-    r̄² ← max(r̄², ‖θ − θ₀‖²),   v ← v + r̄² ‖g + λ θ‖²
-    θ ← θ − η r̄² / (√v + ε) · (g + λ θ)
+        r̄² ← max(r̄², ‖θ − θ₀‖²),   v ← v + r̄² ‖g + λ θ‖²
+        θ ← θ − η r̄² / (√v + ε) · (g + λ θ)
+
+    Its steps grow faster than those of `dog`.
+
+    >>> import gradtx
+    >>> tx = gradtx.dowg()
     """
 
     learning_rate: Rate = 1.0
