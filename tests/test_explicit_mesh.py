@@ -29,6 +29,9 @@ OPTIMIZERS = {
     "galore": gx.galore(0.01, 2, 1, weight_dimension_numbers=gx.MuonDimensionNumbers(-2, -1)),
     "sm3": gx.sm3(0.1),
     "sophia": gx.sophia(0.1, gamma=10.0, update_interval=1),
+    "prodigy": gx.prodigy(estim_lr0=0.01),
+    "ldog": gx.ldog(init_step=("distance", 0.1)),
+    "mechanize": gx.mechanize(gx.sgd(0.1), s_init=0.1),
     "muon": gx.muon(0.02, muon_mask=gx.weights_only(), muon_weight_dimension_numbers=gx.MuonDimensionNumbers(-2, -1)),
 }
 

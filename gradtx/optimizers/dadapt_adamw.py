@@ -52,7 +52,7 @@ class scale_by_dadapt_adamw(Leafwise):
     It computes what the authors' code does, which has no bias correction unless asked; optax always has it, and is NaN
     after a rate of 0 or zero gradients at the beginning.
 
-    Defazio & Mishchenko, 2023, Algorithm 5. https://arxiv.org/abs/2301.07733
+    Defazio & Mishchenko, 2023, the form for Adam. https://arxiv.org/abs/2301.07733
     """
 
     State = DAdaptAdamWState

@@ -6,11 +6,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import norms
+from gradtx.core.check import describe
 from gradtx.core.compose import Optimizer
 from gradtx.core.dtypes import scaled
 from gradtx.core.hyperparams import Decay, Flag, NonNegative, Number, Rate
 from gradtx.core.leafwise import Leafwise
 from gradtx.core.numerics import abs_sq, again, ema, one_minus_power, quotient, sqrt, unbiased, zeros
+from gradtx.core.run import name_of
 from gradtx.core.substitution import anew
 from gradtx.core.tree import Tree
 from gradtx.optimizers.adam import scale_by_adam
@@ -75,7 +77,7 @@ class scale_by_momo(Leafwise):
     def observe(self, updates: Tree, state: MomoState, *, params: Tree, value: Array) -> dict[str, Array]:
         dtype = state.barf.dtype
         keep, share = self._weights(state.count == 0, dtype)
-        barf = keep * state.barf + share * jnp.asarray(value, dtype)
+        barf = keep * state.barf + share * _loss(self, value, dtype)
         gamma = keep * state.gamma + share * norms.total(_product, dtype, updates, params)
 
         def mean(g: Array, d: Array) -> Array:
@@ -170,7 +172,7 @@ class scale_by_momo_adam(Leafwise):
     def observe(self, updates: Tree, state: MomoAdamState, *, params: Tree, value: Array) -> dict[str, Array]:
         dtype = state.barf.dtype
         t = state.count.astype(dtype) + 1
-        barf = ema(state.barf, jnp.asarray(value, dtype), self.b1)
+        barf = ema(state.barf, _loss(self, value, dtype), self.b1)
         gamma = ema(state.gamma, norms.total(_product, dtype, updates, params), self.b1)
 
         def energy(d: Array, v: Array) -> Array:
@@ -221,6 +223,14 @@ def _first_observed(lower_bound: Any, params: Tree) -> dict[str, Array]:
     return {"barf": jnp.zeros_like(lb), "gamma": jnp.zeros_like(lb), "lb": lb}
 
 
+def _loss(tx: Leafwise, value: Any, dtype: Any) -> Array:
+    """The extra argument `value`, if it is a real scalar."""
+    value = jnp.asarray(value)
+    if value.shape != () or jnp.iscomplexobj(value):
+        raise ValueError(f"{name_of(tx)}: value must be a real scalar, the mean loss say, got {describe(value)}")
+    return value.astype(dtype)
+
+
 def _step_size(tx: scale_by_momo | scale_by_momo_adam, model: _Model, lb: Array) -> tuple[Array, Array]:
     """τ, and the next lower bound."""
     barf, gamma, along, square, rho = model
@@ -230,8 +240,8 @@ def _step_size(tx: scale_by_momo | scale_by_momo_adam, model: _Model, lb: Array)
         lb = jnp.where(height < growth * rho * lb, jnp.maximum(height / (2 * growth * rho), least), lb)
     gap = jnp.maximum(height - growth * rho * lb, 0)
     limit = tx.learning_rate / rho
-    is_cut = (gap < limit * square) | (gap == 0)  # compared without a division, because the square may be 0
-    step_size = jnp.where(is_cut, gap / jnp.where(square > 0, square, 1), limit)
+    is_whole = (gap >= limit * square) & (gap > 0)  # compared without a division, because the square may be 0
+    step_size = jnp.where(is_whole, limit, gap / jnp.where(square > 0, square, 1))
     if tx.adapt_lower_bound:
         lb = jnp.maximum((barf + along - gamma - step_size * square / 2) / rho, least)
     return step_size, lb

@@ -64,7 +64,7 @@ class scale_by_prodigy(Leafwise):
     It computes what the authors' code does, which has no bias correction unless asked; optax always has it, and is NaN
     after a rate of 0 or zero gradients at the beginning.
 
-    Mishchenko & Defazio, 2023, Algorithm 4. https://arxiv.org/abs/2306.06101
+    Mishchenko & Defazio, 2023, the form for Adam. https://arxiv.org/abs/2306.06101
     """
 
     State = ProdigyState

@@ -1,4 +1,4 @@
-"""D-Adaptation for Adam. Defazio & Mishchenko, 2023, Algorithm 5. https://arxiv.org/abs/2301.07733.
+"""D-Adaptation for Adam. Defazio & Mishchenko, 2023. https://arxiv.org/abs/2301.07733.
 
 With what the authors' code adds to it: a learning rate, decoupled weight decay multiplied by the step size, Adam's bias
 correction, a limit on the growth of d, and no step before there has been a gradient at a rate above 0.

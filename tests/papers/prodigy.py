@@ -1,4 +1,4 @@
-"""Prodigy. Mishchenko & Defazio, 2023, Algorithm 4. https://arxiv.org/abs/2306.06101.
+"""Prodigy, the form for Adam. Mishchenko & Defazio, 2023. https://arxiv.org/abs/2306.06101.
 
 With what the authors' code adds to it: a learning rate, decoupled weight decay multiplied by the step size, Adam's bias
 correction, a limit on the growth of d, and no step before there has been a gradient at a rate above 0.
