@@ -45,8 +45,9 @@ EXTRA = {"polyak_sgd": {"value": 1.0}}
 
 
 def optimizers() -> dict[str, Case]:
-    """Every optimizer that both libraries have under the same name, sorted."""
+    """Every optimizer of plain gradients that both libraries have under the same name, sorted."""
     ours = {name: cls for name, cls in vars(gradtx).items() if isinstance(cls, type) and issubclass(cls, Optimizer)}
+    ours = {name: cls for name, cls in ours.items() if cls.registered_name and not cls.example().sums_examples}
     both = {name: (cls, theirs) for name, cls in sorted(ours.items()) if (theirs := in_optax(name)) is not None}
     return {name: _optimizer_case(name, *makers) for name, makers in both.items()}
 

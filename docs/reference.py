@@ -35,6 +35,8 @@ TOOLS = (
     "gradtx.linear_algebra",
     "gradtx.assignment",
     "gradtx.perturbations",
+    "gradtx.microbatching",
+    "gradtx.second_order",
     "gradtx.authoring",
 )  # modules that are files rather than rooms
 

@@ -126,8 +126,14 @@ def scale(scalar: Any, tree: Tree) -> Tree:
 
 
 def add_scale(tree_x: Tree, scalar: Any, tree_y: Tree) -> Tree:
-    """The sum x + s · y, for a number or a scalar array s."""
+    """The sum x + s · y, for a number or a scalar array s; `None` where x is `None`."""
+    tree_y = _without(tree_y, tree_x)
     return _elementwise(lambda x, y: x + _scalar_for(x, scalar) * y, tree_x, tree_y)
+
+
+def _without(tree: Tree, other: Tree) -> Tree:
+    """The tree with `None` in the place of whatever stands where the other tree has `None`."""
+    return jax.tree.map(lambda x, y: None if x is None else y, other, tree, is_leaf=lambda x: x is None)
 
 
 def _scalar_for(x: Any, scalar: Any) -> Any:
@@ -271,7 +277,9 @@ def size(tree: Tree) -> int:
 
 
 def dtype(tree: Tree, mixed_dtype_handler: str | None = None) -> Any:
-    """The dtype that all leaves have, or the `"highest"` or `"lowest"` of several; the default float for no leaves.
+    """The dtype that all leaves have; of several the `"highest"`, the `"lowest"`, or what they `"promote"` to.
+
+    The last need not be one of them: bfloat16 and float16 promote to float32. Of no leaves it is the default float.
 
     Raises:
         ValueError: there are several dtypes and `mixed_dtype_handler` does not say which; or none of them holds the
@@ -281,8 +289,14 @@ def dtype(tree: Tree, mixed_dtype_handler: str | None = None) -> Any:
     if len(dtypes) < 2:
         return next(iter(dtypes), jnp.zeros(()).dtype)
     names = ", ".join(sorted(str(dtype) for dtype in dtypes))
+    if mixed_dtype_handler == "promote":
+        with jax.numpy_dtype_promotion("standard"):
+            return functools.reduce(jnp.promote_types, dtypes)
     if mixed_dtype_handler not in ("highest", "lowest"):
-        raise ValueError(f"tree.dtype: the leaves have several dtypes ({names}); ask for 'highest' or 'lowest'")
+        raise ValueError(
+            f"tree.dtype: the leaves have several dtypes ({names}); ask for 'highest', 'lowest' or 'promote', "
+            f"got {mixed_dtype_handler!r}"
+        )
     among = [
         d for d in dtypes if all(_can_hold(*((d, o) if mixed_dtype_handler == "highest" else (o, d))) for o in dtypes)
     ]
@@ -320,12 +334,14 @@ def _reduce(f: Callable[[Any, Any], Any], terms: list[Any], of_none: Any) -> Any
 
 
 def update_moment(updates: Tree, moments: Tree, decay: Any, order: int) -> Tree:
-    """β m + (1 − β) gᵖ, where p is `order`."""
+    """β m + (1 − β) gᵖ, where p is `order`; `None` where g is `None`."""
+    moments = _without(moments, updates)
     return _elementwise(lambda m, g: numerics.ema(m, g**order, decay), moments, updates)
 
 
 def update_moment_per_elem_norm(updates: Tree, moments: Tree, decay: Any, order: int) -> Tree:
-    """β m + (1 − β) |g|ᵖ for complex leaves, gᵖ for real ones, where p is `order`."""
+    """β m + (1 − β) |g|ᵖ for complex leaves, gᵖ for real ones, where p is `order`; `None` where g is `None`."""
+    moments = _without(moments, updates)
 
     def power(g: Array) -> Array:
         return numerics.abs_sq(g) ** (order / 2) if jnp.iscomplexobj(g) else g**order
@@ -334,7 +350,8 @@ def update_moment_per_elem_norm(updates: Tree, moments: Tree, decay: Any, order:
 
 
 def update_infinity_moment(updates: Tree, moments: Tree, decay: Any, eps: float) -> Tree:
-    """The larger of β m and |g| + ε."""
+    """The larger of β m and |g| + ε; `None` where g is `None`."""
+    moments = _without(moments, updates)
     return _elementwise(lambda m, g: jnp.maximum(jnp.abs(g) + eps, decay * m), moments, updates)
 
 

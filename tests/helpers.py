@@ -56,6 +56,11 @@ def registered(base: type) -> dict[str, Any]:
     return {name: cls for name, cls in own.items() if name != "keras.variable_wise"}  # a user's object
 
 
+def optimizers() -> dict[str, Any]:
+    """The registered optimizers that are given one gradient rather than one for each example, by name."""
+    return {name: cls for name, cls in registered(gradtx.Optimizer).items() if not example(cls).sums_examples}
+
+
 def example(cls: Any) -> Any:
     """`cls.example()`, its numbers rounded to float32: the same number then as an array and as a Python float."""
     if issubclass(cls, gradtx.GradientTransformation) and cls.registered_name == "GradientTransformation":
@@ -239,7 +244,7 @@ def _is_weak(x: Any) -> bool:
 # Extra arguments.
 
 
-def squares(params: Any) -> Any:
+def squares(params: Any, *_: Any) -> Any:
     """A loss: half the sum of the squares of the parameters."""
     return sum((0.5 * jnp.sum(x.astype(jnp.float32) ** 2) for x in jax.tree.leaves(params)), jnp.float32(0))
 
@@ -267,6 +272,15 @@ def extra_kinds(tx: Any, grads: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     every = extra_for(tx, grads)
     functions = {name: value for name, value in every.items() if callable(value)}
     return {name: value for name, value in every.items() if name not in functions}, functions
+
+
+def with_examples(tx: Any, grads: Any) -> Any:
+    """The gradients as the transformation is given them: of two equal examples, if it sums over examples."""
+    if not getattr(tx, "sums_examples", False):
+        return grads
+    if any(isinstance(g, jax.ShapeDtypeStruct) for g in jax.tree.leaves(grads)):
+        return jax.tree.map(lambda g: jax.ShapeDtypeStruct((2, *g.shape), g.dtype), grads)
+    return jax.tree.map(lambda g: jnp.stack([g, g]), grads)
 
 
 # Comparison and counting.

@@ -173,6 +173,23 @@ def test_init_refuses_what_is_no_parameter(tx, leaf, what):
     refuses(at_init(tx, leaf), TypeError, rf"params\['deep'\]\[1\]: expected a floating-point array.*{what}.*")
 
 
+@pytest.mark.parametrize(
+    "tx",
+    [
+        gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adam(gradtx.linear_schedule(0.1, 0.0, 3))),
+        gradtx.lookahead(gradtx.sgd(0.1), 2, 0.5),
+        gradtx.inject_hyperparams(gradtx.adafactor(0.1)),
+    ],
+    ids=repr,
+)
+def test_b8_abstract_parameters_have_an_abstract_state(tx):
+    """If all of them are: among others, an abstract leaf is a mistake."""
+    params = {"w": jax.ShapeDtypeStruct((2, 3), jnp.bfloat16), "b": jax.ShapeDtypeStruct((3,), jnp.float32)}
+    assert tx.init(params) == jax.eval_shape(tx.init, params)
+    assert {type(leaf) for leaf in jax.tree.leaves(tx.init(params))} == {jax.ShapeDtypeStruct}
+    refuses(at_init(tx, jax.ShapeDtypeStruct((3,), jnp.int32)), TypeError, r"\['deep'\]\[1\]: .*int32")
+
+
 @pytest.mark.parametrize(("leaf", "what"), NOT_PARAMETERS.values(), ids=NOT_PARAMETERS)
 @pytest.mark.parametrize("tx", [gradtx.sgd(0.1), gradtx.adam(0.1), gradtx.clip_by_global_norm(1.0)], ids=repr)
 def test_update_refuses_what_is_no_gradient(tx, leaf, what):
@@ -786,9 +803,39 @@ def test_own_transformation(call, error, message):
                 gradtx.accumulate(LossWeighted(), 2),
             )
         ),
+        *(
+            case(
+                f"X-shape-{type(tx).__name__}",
+                ValueError,
+                r"scale_by_momo\w*: value must be a real scalar, .* got float32\[2\]",
+                at_update(tx, GRADS, value=jnp.ones(2)),
+            )
+            for tx in (gradtx.momo(), gradtx.momo_adam())
+        ),
     ],
 )
 def test_extra_arguments(call, error, message):
+    refuses(call, error, message)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        case("pair-one", TypeError, "prodigy: betas must be a pair of numbers", lambda: gradtx.prodigy(betas=0.9)),
+        case("pair-three", TypeError, "prodigy: betas must be a pair", lambda: gradtx.prodigy(betas=(0.9, 0.9, 0.9))),
+        case("pair-bound", ValueError, r"prodigy: betas\[1\] must lie in", lambda: gradtx.prodigy(betas=(0.9, 1.0))),
+        case(
+            "pair-schedule",
+            TypeError,
+            r"dadapt_adamw: betas\[0\] must be a number .*, got the schedule",
+            lambda: gradtx.dadapt_adamw(betas=(gradtx.linear_schedule(0.5, 0.9, 10), 0.99)),
+        ),
+        case("first-step", TypeError, "dog: init_step must be a pair such as", lambda: gradtx.dog(init_step=1e-6)),
+        case("measure", ValueError, r"dog: init_step\[0\] must be one of", lambda: gradtx.dog(init_step=("rate", 1.0))),
+        case("size", ValueError, r"ldog: init_step\[1\] must lie", lambda: gradtx.ldog(init_step=("distance", 0.0))),
+    ],
+)
+def test_pairs(call, error, message):
     refuses(call, error, message)
 
 

@@ -95,7 +95,7 @@ def check_types(tx: Any, param_dtypes: Any, grad_dtypes: Any) -> None:
     arrays, functions = helpers.extra_kinds(tx, grads)
     update = functools.partial(tx.update, **functions)
     state = jax.eval_shape(tx.init, params)
-    updates, new_state = jax.eval_shape(update, grads, state, params, **arrays)
+    updates, new_state = jax.eval_shape(update, helpers.with_examples(tx, grads), state, params, **arrays)
     assert types_of(updates) == types_of(params), what
     assert types_of(new_state) == types_of(state), what
     assert not helpers.weak_leaves((updates, state)), what
@@ -108,7 +108,8 @@ def test_params_may_be_left_out(case):
     arrays, functions = helpers.extra_kinds(tx, grads)
     update = functools.partial(tx.update, **functions)
     try:
-        updates, _ = jax.eval_shape(update, grads, jax.eval_shape(tx.init, grads), **arrays)
+        given = helpers.with_examples(tx, grads)
+        updates, _ = jax.eval_shape(update, given, jax.eval_shape(tx.init, grads), **arrays)
         assert types_of(updates) == types_of(grads)
     except ValueError as error:
         assert re.search("needs the parameters", str(error))  # noqa: PT017
@@ -127,10 +128,18 @@ NOT_DIFFERENTIABLE: dict[str, str] = {}
 "Transformations whose update has no finite derivative everywhere, by name, with the reason."
 
 SPOILT_BY_NAN = {
+    "differentially_private_aggregate": "what bounds an example's share is the norm of its whole tree",
+    "dpsgd": "what bounds an example's share is the norm of its whole tree",
     "lbfgs": "the direction and the step are made of inner products over the whole tree",
     "scale_by_lbfgs": "the direction is made of inner products over the whole tree",
 }
 "Transformations in which one leaf's NaN reaches the others by definition, by name, with the reason."
+
+LEAPS = {
+    "scale_by_adopt+toggled": "unclipped, an element whose gradients were 0 before moves by g / ε",
+    "adopt+toggled": "the same",
+}
+"Cases whose updates at saturated counters, from a state of zeros, are beyond float16 by definition."
 
 
 @functools.cache
@@ -174,7 +183,7 @@ def test_numbers(case, x64):
     inputs = numeric_cases()
 
     def update(grads, state, params):
-        return tx.update(grads, state, params, **helpers.extra_for(tx, grads))
+        return tx.update(helpers.with_examples(tx, grads), state, params, **helpers.extra_for(tx, grads))
 
     def total(grads, state, params):
         return sum(jnp.sum(u.astype("float64")) for u in jax.tree.leaves(update(grads, state, params)[0]))
@@ -208,7 +217,8 @@ def test_numbers(case, x64):
                 others = np.delete(result["updates"]["dense"].weight.reshape(STEPS, -1), 4, axis=1)
                 assert np.isfinite(others).all(), "declared elementwise"
             continue
-        assert not not_finite((result["updates"], result["params"])), name
+        beyond = {"['keyless'][<flat index 0>]"} if name == "saturated counters" and case in LEAPS else set()
+        assert {*not_finite(result["updates"]), *not_finite(result["params"])} <= beyond, name
         if name != "saturated counters":  # an unbounded sum in the state may overflow, the updates may not
             assert not not_finite(result["state"]), name
             slopes = result["gradient"]
@@ -234,7 +244,7 @@ def test_eager_jitted_and_donated(case):
     grads = small_tree(1) | {"h": jnp.asarray([1.0, -2.0], jnp.bfloat16)}
     params = small_tree(0) | {"h": jnp.asarray([3.0, 4.0], jnp.bfloat16)}
     arrays, functions = helpers.extra_kinds(tx, grads)
-    state = tx.init(params)
+    grads, state = helpers.with_examples(tx, grads), tx.init(params)
     init, update = tx
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))
@@ -291,7 +301,8 @@ def test_hyperparameters_may_be_arrays_and_schedules(case):
 
     def run(tx):
         def step(state, _):
-            return tx.update(grads, state, params, **helpers.extra_for(tx, grads))[::-1]
+            given = helpers.with_examples(tx, grads)
+            return tx.update(given, state, params, **helpers.extra_for(tx, grads))[::-1]
 
         return jax.lax.scan(step, tx.init(params), length=2)[1]
 
@@ -361,7 +372,11 @@ def test_bad_input_is_refused(case):
     def update(grads=params, state=state, params=params, **extra):
         extra = {**arrays, **extra}
         return jax.eval_shape(
-            lambda g, s, p, extra: tx.update(g, s, p, **extra, **functions), grads, state, params, extra
+            lambda g, s, p, extra: tx.update(g, s, p, **extra, **functions),
+            helpers.with_examples(tx, grads),
+            state,
+            params,
+            extra,
         )
 
     def gradients_with(bias):
@@ -480,9 +495,10 @@ def test_every_hyperparameter_of_an_optimizer_reaches_its_stages(name):
     """Every hyper-parameter has an effect: another value, alone or with momentum or decay, changes the updates."""
     tx = helpers.example(OPTIMIZERS[name])
     bases = [tx, replaced(tx, "momentum", 0.5), replaced(tx, "weight_decay_rate", 0.1)]
+    bases.append(replaced(tx, "print_win_rate_every_n_steps", 9))
     bases = [base for base in bases if base is not None]
     for field, kind in tx.field_kinds().items():
-        values = (*VALUES, *getattr(kind, "options", ()), kind.example)
+        values = (*VALUES, *getattr(kind, "options", ()), getattr(kind, "kind", kind).example)
         pairs = [(base, replaced(base, field, value)) for base in bases for value in values]
         assert any(repr(b.expanded) != repr(a.expanded) for a, b in pairs if b is not None), field
 

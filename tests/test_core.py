@@ -333,6 +333,15 @@ class TestNorms:
         assert float(finite) == 5.0
         assert float(norms.finite_norm(leaves)) == 5.0
 
+    @pytest.mark.parametrize("total", [norms.total, norms.total_of_slot])
+    def test_a_total_leaves_out_what_is_not_finite(self, total):
+        """Half precision is added up in the dtype asked for, and complex leaves have the formula's real values."""
+        leaves = {"a": jnp.full(4096, 16.0, jnp.float16), "bad": jnp.array([1.0, np.nan]), "c": jnp.array([3 + 4j])}
+        got = jax.jit(lambda tree: total(lambda x, y: jnp.abs(x) * jnp.abs(y), jnp.float32, tree, tree))(leaves)
+        assert got.dtype == jnp.float32
+        assert float(got) == 4096 * 256 + 25
+        assert float(total(jnp.abs, jnp.float32, {})) == 0
+
     def test_the_derivative(self):
         slopes = jax.grad(lambda x: norms.norm(x))({"a": jnp.array([3.0]), "b": jnp.array([-4.0])})
         np.testing.assert_allclose([slopes["a"][0], slopes["b"][0]], [0.6, -0.8], rtol=1e-6)

@@ -1,5 +1,6 @@
 """Parameters sharded over a mesh whose axes are explicit: shardings are part of the types, and must not drift."""
 
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +26,12 @@ OPTIMIZERS = {
     "adamw": gx.adamw(0.01),
     "adafactor": gx.adafactor(0.01, min_dim_size_to_factor=2, momentum=0.9),
     "torch_adafactor": gx.torch_adafactor(0.01),
+    "galore": gx.galore(0.01, 2, 1, weight_dimension_numbers=gx.MuonDimensionNumbers(-2, -1)),
     "sm3": gx.sm3(0.1),
+    "sophia": gx.sophia(0.1, gamma=10.0, update_interval=1),
+    "prodigy": gx.prodigy(estim_lr0=0.01),
+    "ldog": gx.ldog(init_step=("distance", 0.1)),
+    "mechanize": gx.mechanize(gx.sgd(0.1), s_init=0.1),
     "muon": gx.muon(0.02, muon_mask=gx.weights_only(), muon_weight_dimension_numbers=gx.MuonDimensionNumbers(-2, -1)),
 }
 
@@ -41,7 +47,7 @@ def train(tx, params):
     def run(params, state):
         def step(carry, _):
             params, state = carry
-            updates, state = tx.update(params, state, params)
+            updates, state = tx.update(params, state, params, **helpers.extra_for(tx, params))
             return (gx.apply_updates(params, updates), state), None
 
         return jax.lax.scan(step, (params, state), length=2)[0]

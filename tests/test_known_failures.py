@@ -32,14 +32,39 @@ def test_a_warm_up_from_zero_leaves_no_nan(name):
     """The rate of the first step is 0. Prodigy, D-Adaptation and schedule-free have divided by it."""
     optimizer = gx.registry()[name].example()
     tx = optimizer.replace(learning_rate=gx.linear_schedule(0.0, 0.1, 4))
-    extra = {name: 1.0 for name in tx.extras.required if name == "value"}
     params = {"w": jnp.ones((4, 3)), "b": jnp.zeros(2), "s": jnp.ones(())}
-    grads, state = jax.tree.map(lambda p: 0.5 * jnp.ones_like(p), params), None
-    state = tx.init(params)
+    grads = jax.tree.map(lambda p: 0.5 * jnp.ones_like(p), params)
+    extra, state = helpers.extra_for(tx, grads), tx.init(params)
     for _ in range(3):
-        updates, state = tx.update(grads, state, params, **extra)
+        updates, state = tx.update(helpers.with_examples(tx, grads), state, params, **extra)
         params = gx.apply_updates(params, updates)
         chex.assert_tree_all_finite((params, state))
+
+
+@pytest.mark.parametrize("optimizer", [gx.prodigy, gx.dadapt_adamw])
+def test_estimates_of_the_distance_begin_with_the_first_gradient(optimizer):
+    """Optax's are NaN after a rate of 0 at the beginning, and after gradients of 0; here nothing moves until then."""
+    tx = optimizer(gx.linear_schedule(0.0, 1.0, 3), weight_decay=0.1)
+    params = start = {"w": jnp.array([3.0, -4.0]), "b": jnp.zeros(())}
+    state = tx.init(params)
+    for grad in (1.0, 0.0, 0.0):  # the rates are 0, 1/3 and 2/3
+        updates, state = tx.update(jax.tree.map(lambda p, g=grad: g * jnp.sign(p), params), state, params)
+        params = gx.apply_updates(params, updates)
+        chex.assert_trees_all_equal(params, start)
+    before = helpers.squares(params)
+    for _ in range(200):
+        updates, state = tx.update(params, state, params)
+        params = gx.apply_updates(params, updates)
+    assert float(state.estim_lr) > 0.1
+    assert helpers.squares(params) < 0.1 * before
+
+
+@pytest.mark.parametrize("optimizer", [gx.prodigy, gx.dadapt_adamw])
+def test_no_estimate_and_no_decay_without_a_gradient(optimizer):
+    tx, params = optimizer(weight_decay=0.1), {"w": jnp.array([3.0, -4.0])}
+    updates, state = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, params))
+    assert float(state.estim_lr) == float(jnp.float32(1e-6))
 
 
 @pytest.mark.parametrize("tx", [gx.normalize(), gx.normalize_by_update_norm(), gx.sam(gx.sgd(0.1), gx.sgd(0.05))])
@@ -112,6 +137,18 @@ def test_bfloat16_second_moments_decay():
     for _ in range(100):
         _, state = tx.update(jnp.zeros((), jnp.bfloat16), state)
     assert float(state.nu) == pytest.approx(before * 0.999**100, rel=1e-4)
+
+
+def test_the_slow_mean_of_ademamix_is_not_lost_in_bfloat16():
+    """In bfloat16 it would stop at 1/20 of a constant gradient; optax stores it, and the second moment, so."""
+    tx, g = gx.scale_by_ademamix(mu_dtype="bfloat16"), jnp.ones(())
+
+    def step(state, _):
+        return tx.update(g, state)[1], None
+
+    state, _ = jax.jit(lambda state: jax.lax.scan(step, state, length=5000))(tx.init(g))
+    assert (state.m1.dtype, state.m2.dtype, state.nu.dtype) == (jnp.bfloat16, jnp.float32, jnp.float32)
+    assert float(state.m2) == pytest.approx(1 - 0.9999**5000, rel=1e-3)
 
 
 def test_one_nan_leaf_does_not_spoil_a_clipped_step():
@@ -232,3 +269,9 @@ def test_a_counter_of_any_dtype_stops_at_its_largest(count, after):
     ours = gx.safe_increment(jnp.asarray(count))
     assert ours.dtype == count.dtype
     assert float(ours) == float(after)
+
+
+@pytest.mark.parametrize("count", [jnp.array(True), jnp.array(1j)])
+def test_a_counter_is_a_real_number(count):
+    with pytest.raises(ValueError, match=r"safe_increment: count must be an integer or a real number, got (bool|comp)"):
+        gx.safe_increment(count)

@@ -87,6 +87,31 @@ def test_a_start_that_is_not_finite_leaves_the_step_size(search, first):
     assert float(state.restart) == first
 
 
+@pytest.mark.parametrize("name", ["scale_by_backtracking_linesearch", "scale_by_zoom_linesearch"])
+def test_a_verbose_search_prints_if_it_fails(name, capfd):
+    x = jnp.ones(2)
+    search = getattr(gx, name)(2, verbose=True)
+
+    @jax.jit
+    def step(updates, state):
+        value, grad = jax.value_and_grad(steep)(2 * x, 1.0)
+        return search.update(updates, state, 2 * x, value=value, grad=grad, value_fn=lambda x: steep(x, 1.0))
+
+    state = search.init(x)
+    jax.block_until_ready(step(-x, state))
+    jax.effects_barrier()
+    assert capfd.readouterr().out == ""
+    jax.block_until_ready(step(+x, state))
+    jax.effects_barrier()
+    printed = capfd.readouterr().out
+    assert printed.startswith(
+        f"{name}: no step size met the conditions. The search began at the value 2.0 with the slope"
+    )
+    assert " 4.0 along the updates" in printed
+    assert "after 2 evaluations: decrease_error " in printed
+    assert ("curvature_error" in printed) == ("zoom" in name)
+
+
 def test_a_decrease_below_rounding_is_none():
     """f(θ + η u) = f(θ), across the minimum: c η ⟨∇f, u⟩ is lost in a sum with f(θ), and the step would pass."""
     values, _ = descend(backtracking, gx, lambda x: 1 + steep(x, 1.0))

@@ -1,14 +1,18 @@
 """Muon beyond its trajectories: what is made orthogonal, which leaves are matrices and how, what is refused."""
 
+import itertools
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax.contrib
 import pytest
 from golden import data
+from optax.contrib._muon import orthogonalize_via_newton_schulz
 
 import gradtx as gx
-from gradtx.transforms.orthogonal import DION
+from gradtx.transforms.orthogonal import DION, STANDARD
 
 RNG = np.random.default_rng(0)
 KERNEL = jnp.asarray(RNG.normal(size=(4, 6)), jnp.float32)
@@ -85,6 +89,56 @@ def test_a_narrow_iteration_takes_matrices_of_every_size(dtype):
     np.testing.assert_array_equal(gx.orthogonalize(0 * KERNEL, dtype=dtype), 0 * KERNEL)
 
 
+PRECONDITIONINGS = ["frobenius", "spectral", "aol", "schatten"]
+
+
+@pytest.mark.parametrize("kind", PRECONDITIONINGS)
+@pytest.mark.parametrize("x", [KERNEL, KERNEL.T], ids=["wide", "tall"])
+def test_preconditionings_are_those_of_optax(kind, x):
+    """By the first step, which tells them apart, and by all five."""
+    for steps in (1, 5):
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            want = orthogonalize_via_newton_schulz(x, jnp.array(STANDARD), steps, kind)
+        np.testing.assert_allclose(gx.orthogonalize(x, steps, preconditioning=kind), want, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", PRECONDITIONINGS)
+def test_preconditionings_of_complex_matrices(kind):
+    """One step in complex128. optax's "schatten" lacks the conjugate."""
+    x = RNG.normal(size=(3, 5)) + 1j * RNG.normal(size=(3, 5))
+    gram = x @ x.conj().T
+    divisor = {
+        "frobenius": np.linalg.norm(x),
+        "spectral": np.linalg.norm(x, 2),
+        "aol": np.sqrt(np.abs(gram).sum(1, keepdims=True)),
+        "schatten": np.linalg.norm(np.linalg.svd(x, compute_uv=False), 4),
+    }[kind]
+    x0 = x / divisor
+    a = x0 @ x0.conj().T
+    want = 3.4445 * x0 + (-4.775 * a + 2.0315 * a @ a) @ x0
+    ours = gx.orthogonalize(jnp.asarray(x, jnp.complex64), 1, preconditioning=kind)
+    np.testing.assert_allclose(ours, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", PRECONDITIONINGS)
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_preconditionings_take_matrices_of_every_size(kind, dtype):
+    """Also where squares overflow or underflow."""
+    for x in (KERNEL, KERNEL.T):
+        expected = gx.orthogonalize(x, dtype=dtype, eps=1e-30, preconditioning=kind)
+        for scale in (2.0**-60, 2.0**60):
+            ours = gx.orthogonalize(scale * x, dtype=dtype, eps=1e-30, preconditioning=kind)
+            np.testing.assert_allclose(ours, expected, atol=1e-6 if dtype is None else 0.02)
+    for shape in ((4, 6), (0, 3), (3, 0)):
+        np.testing.assert_array_equal(gx.orthogonalize(jnp.zeros(shape), preconditioning=kind, dtype=dtype), 0)
+
+
+def test_a_gradient_of_1e_5_is_not_shrunk():
+    for kind in PRECONDITIONINGS:
+        small, large = (gx.orthogonalize(scale * KERNEL, preconditioning=kind) for scale in (1e-5, 1.0))
+        np.testing.assert_allclose(small, large, atol=2e-3)
+
+
 @pytest.mark.parametrize("form", ["debiased", "mean", "sum"])
 @pytest.mark.parametrize("nesterov", [True, False])
 def test_the_size_of_the_gradients_does_not_matter(form, nesterov):
@@ -141,6 +195,77 @@ def test_matrices_may_be_stacked():
     each = jnp.stack([update_of(gx.scale_by_muon(), x) for x in STACK])
     np.testing.assert_allclose(update_of(muon_of((-2, -1)), STACK), each, atol=1e-5)
     assert update_of(muon_of((-2, -1)), STACK[:0]).shape == (0, 4, 6)
+
+
+MIXED = {"bias": jnp.ones(4), "conv": CONV, "dense": {"kernel": KERNEL, "twin": 2 * KERNEL + 1}, "stack": STACK}
+
+
+def numbers_of(library, spec=(((0, 1, 2), 3), (0, 1), (-2, -1))):
+    """Dimension numbers for each leaf of `MIXED`: `None` for Adam's, one for the whole of `dense`."""
+    conv, dense, stack = itertools.starmap(library.MuonDimensionNumbers, spec)
+    return {"bias": None, "conv": conv, "dense": dense, "stack": stack}
+
+
+@pytest.mark.parametrize("spell", [lambda tree: tree, lambda tree: lambda params: tree], ids=["tree", "function"])
+def test_dimension_numbers_for_each_leaf_are_those_of_optax(spell):
+    """Several steps: the momentum of each leaf must find its way back to it."""
+    options = {"ns_steps": 2, "weight_decay": 0.1, "preconditioning": "schatten"}
+    ours = gx.muon(0.1, muon_weight_dimension_numbers=spell(numbers_of(gx)), **options)
+    theirs = optax.contrib.muon(0.1, muon_weight_dimension_numbers=spell(numbers_of(optax.contrib)), **options)
+    state, other = ours.init(MIXED), theirs.init(MIXED)
+    step = jax.jit(theirs.update)
+    for scale in (1.0, -0.5, 2.0):
+        grads = jax.tree.map(lambda x, s=scale: s * x + 1, MIXED)
+        updates, state = ours.update(grads, state, MIXED)
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            want, other = step(grads, other, MIXED)
+        chex.assert_trees_all_close(updates, want, atol=2e-5, rtol=1e-5)
+    own, other = (each.inner_states["muon"].inner_state[0] for each in (state, other))
+    assert int(own.count) == 3
+    chex.assert_trees_all_close(own.mu, _with_our_nodes(other.mu), rtol=1e-5)
+
+
+def test_stages_take_dimension_numbers_for_each_leaf():
+    """Without a partition around them, and with a schedule."""
+    params = {name: x for name, x in MIXED.items() if name != "bias"}
+    numbers = {name: own for name, own in numbers_of(gx).items() if name != "bias"}
+    tx = gx.chain(muon_of(numbers, ns_steps=2, beta=gx.linear_schedule(0.9, 0.5, 3)), gx.scale_by_shape(numbers))
+    updates, state = jax.jit(tx.update)(params, tx.init(params))
+    for name, own in numbers.items():
+        alone = gx.chain(muon_of(own, ns_steps=2, beta=0.9), gx.scale_by_shape(own))
+        chex.assert_trees_all_close(updates[name], update_of(alone, params[name]), atol=1e-5)
+    assert int(state[0].count) == 1
+    assert gx.from_config(gx.to_config(tx)) == tx == eval(repr(tx), vars(gx))
+
+
+def test_a_tree_of_dimension_numbers_may_leave_muon_without_a_leaf():
+    tx = gx.muon(0.1, muon_weight_dimension_numbers={"bias": None})
+    params = {"bias": jnp.ones(3)}
+    chex.assert_trees_all_close(update_of(tx, params), update_of(gx.adam(0.1, nesterov=True), params), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "make"),
+    [
+        (ValueError, "muon_mask: leave out one", lambda: gx.muon(0.1, muon_mask="w", muon_weight_dimension_numbers={})),
+        (TypeError, r"\['w'\] must be MuonDimensionNumbers.*the Python int 1", lambda: muon_of({"w": 1})),
+        (ValueError, r"\['w'\].*no dimension numbers", lambda: muon_of({"w": None}).init({"w": KERNEL})),
+        (
+            ValueError,
+            r"missing \['w'\]",
+            lambda: muon_of({"v": gx.MuonDimensionNumbers()}).init({"v": KERNEL, "w": KERNEL}),
+        ),
+        (
+            TypeError,
+            "muon_weight_dimension_numbers.*must be Muon.*got the Python str",
+            lambda: gx.muon(0.1, muon_weight_dimension_numbers=lambda params: "kernel").init({"w": KERNEL}),
+        ),
+        (ValueError, "preconditioning must be one of", lambda: gx.muon(0.1, preconditioning="schatten4")),
+    ],
+)
+def test_wrong_trees_of_dimension_numbers_are_refused(error, message, make):
+    with pytest.raises(error, match=message):
+        make()
 
 
 @pytest.mark.parametrize(

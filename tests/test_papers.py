@@ -1,5 +1,6 @@
 """What gradtx computes beside transcriptions of the papers in float64: eight steps, number by number."""
 
+import functools
 from typing import Any
 
 import jax
@@ -17,11 +18,14 @@ def start() -> papers.Arrays:
     return {name: rng.normal(size=shape) for name, shape in {"bias": (3,), "kernel": (4, 3), "scale": ()}.items()}
 
 
-def gradients(spoilt: tuple[int, ...]) -> list[papers.Arrays]:
-    """Gradients of sizes from 0.1 to 10, with exact zeros, a zero bias in step 5, and a NaN if they are spoilt."""
+def gradients(spoilt: tuple[int, ...], axes: tuple[int, ...] = ()) -> list[papers.Arrays]:
+    """Gradients of sizes from 0.1 to 10, with exact zeros, a zero bias in step 5, and a NaN if they are spoilt.
+
+    `axes` come before those of the parameters.
+    """
     rng, steps = np.random.default_rng(6), []
     for step in range(STEPS):
-        grads = {name: 10 ** rng.uniform(-1, 1) * rng.normal(size=x.shape) for name, x in start().items()}
+        grads = {name: 10 ** rng.uniform(-1, 1) * rng.normal(size=(*axes, *x.shape)) for name, x in start().items()}
         grads["kernel"][0] = 0
         grads["bias"] *= step != 5
         if step in spoilt:
@@ -39,8 +43,9 @@ def test_transformation(name: str):
     """Parameters, and what is read from the state, after every step."""
     case = papers.all_cases()[name]
     theirs, ours = start(), jax.tree.map(jnp.asarray, start())
-    transcription, update, state = case.make(), jax.jit(case.tx.update), case.tx.init(ours)
-    for step, grads in enumerate(gradients(case.spoilt)):
+    update = jax.jit(functools.partial(case.tx.update, **case.extra))
+    transcription, state = case.make(), case.tx.init(ours)
+    for step, grads in enumerate(gradients(case.spoilt, case.axes)):
         loss = {"value": LOSSES[step]} if "value" in case.tx.extras.required else {}
         theirs = papers.each(np.add, theirs, transcription(grads, theirs, **loss))
         updates, state = update(jax.tree.map(jnp.asarray, grads), state, ours, **loss)

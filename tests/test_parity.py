@@ -17,6 +17,11 @@ def matrices(params):
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
+def bounded_decay(step, exponent):
+    """The second moment of Zhai et al., https://arxiv.org/abs/2106.04560, which never freezes."""
+    return jnp.minimum(1 - jnp.asarray(step + 1, jnp.float32) ** -exponent, 0.75)
+
+
 def calls(name, *arguments):
     """Cases of one function: each of `arguments` is a tuple of positional arguments, the last a dict of keywords.
 
@@ -34,6 +39,7 @@ SAME = [
     *calls("lion", (0.01, {}), (0.01, 0.95, 0.98, {"weight_decay": 0.1, "mask": matrices})),
     *calls("lamb", (0.01, {}), (0.02, 0.8, 0.95, {"weight_decay": 0.1})),
     *calls("adafactor", (0.05, {"min_dim_size_to_factor": 3}), (0.05, {"factored": False, "momentum": 0.9})),
+    *calls("adafactor", (None, 2, {})),
     *calls("adafactor", (0.05, 2, 0.6, {"clipping_threshold": None, "weight_decay_rate": 0.01})),
     *calls("rmsprop", (0.01, {}), (0.01, 0.95, 1e-6, 0.5, {"eps_in_sqrt": False})),
     *calls("rmsprop", (0.01, 0.8, 1e-3, {"centered": True, "momentum": 0.9, "nesterov": True})),
@@ -42,7 +48,9 @@ SAME = [
     *calls("adadelta", (1.0, {}), (0.5, 0.8, 1e-3, 0.1, matrices, {})),
     *calls("adamax", (0.01, {}), (0.01, 0.8, 0.9, 1e-3, {})),
     *calls("adamaxw", (0.01, {"weight_decay": 0.1, "mask": matrices})),
-    *calls("nadam", (0.01, {}), (0.01, 0.8, 0.95, {})),
+    *calls("nadam", (0.01, {}), (0.01, 0.8, 0.95, {}), (0.01, {"nesterov": False})),
+    *calls("nadamw", (0.01, {"nesterov": False}), (0.01, {})),
+    *calls("scale_by_lion", (0.8, 0.9, {"mode": "smooth", "smooth_beta": 3.0}), ({},), (0.8, 0.3, {"mode": "refined"})),
     *calls("nadamw", (0.01, 0.9, 0.99, 1e-6, 1e-8, {"weight_decay": 0.1, "mask": matrices})),
     *calls("radam", (0.01, 0.9, 0.95, {}), (0.01, 0.8, 0.9, 1e-4, 1e-6, 6.0, {"nesterov": True})),
     *calls("adabelief", (0.01, {}), (0.01, {"eps": 1e-8, "eps_root": 0.0, "nesterov": True})),
@@ -69,6 +77,7 @@ SAME = [
     *calls("scale_by_param_block_rms", ({},), (0.5, {})),
     *calls("scale_by_trust_ratio", ({},), (0.1, 2.0, 0.5, {})),
     *calls("scale_by_factored_rms", (True, 0.8, 0, 2, {}), (False, {})),
+    *calls("scale_by_factored_rms", (True, 0.7, 0, 2, {"decay_rate_fn": bounded_decay})),
     *calls("scale_by_stddev", (0.9, 1e-4, 1.0, {"eps_in_sqrt": False})),
     *calls("scale_by_rms", ({},), (0.99, 1e-4, 0.5, {})),
     *calls("scale_by_sm3", (0.5, 0.9, 1e-4, {})),
@@ -80,6 +89,9 @@ SAME = [
     *calls("apply_if_finite", ("adam", 3, {})),
 ]
 
+AT_THE_START = gx.linear_schedule(0.9, 0.99, 20), gx.linear_schedule(0.0, 3.0, 15)
+"Schedules of AdEMAMix's β₃ and α."
+
 PAIRS = {
     "centralize along the first axis": (gx.centralize(0), optax.centralize()),
     "normalize": (gx.normalize(), optax.contrib.normalize()),
@@ -88,6 +100,29 @@ PAIRS = {
     "yogi from optax's first moment": (
         gx.chain(gx.scale_by_yogi(0.8, 0.95, initial_mean=1e-6), gx.scale_by_learning_rate(0.01)),
         optax.yogi(0.01, 0.8, 0.95),
+    ),
+    "adabelief with weight decay": (
+        gx.adabelief(0.01, weight_decay=0.1, mask=matrices),
+        optax.chain(
+            optax.scale_by_belief(), optax.add_decayed_weights(0.1, matrices), optax.scale_by_learning_rate(0.01)
+        ),
+    ),
+    "adadelta without a learning rate": (gx.adadelta(), optax.adadelta(1.0)),
+    "adopt": (
+        gx.adopt(0.01, 0.8, 0.99, 1e-4, nesterov=True, clip_value_fn=lambda before: 1 + 0.1 * before),
+        optax.contrib.adopt(0.01, 0.8, 0.99, 1e-4, nesterov=True, clip_value_fn=lambda before: 1 + 0.1 * before),
+    ),
+    "ademamix": (
+        gx.ademamix(0.01, 0.8, 0.95, *AT_THE_START, 1e-4, 1e-6, weight_decay=0.1, mask=matrices),
+        optax.contrib.ademamix(0.01, 0.8, 0.95, *AT_THE_START, 1e-4, 1e-6, weight_decay=0.1, mask=matrices),
+    ),
+    "simplified_ademamix": (
+        gx.simplified_ademamix(0.01, 0.8, 0.9, AT_THE_START[1], 1e-4, 1e-6, 0.1, matrices),
+        optax.contrib.simplified_ademamix(0.01, 0.8, 0.9, AT_THE_START[1], 1e-4, 1e-6, 0.1, matrices),
+    ),
+    "galore on the longer side": (
+        gx.galore(0.01, 2, 4, 0.5, None, 0.1, matrices, proj_type="reverse_std"),
+        optax.contrib.galore(0.01, 2, 4, 0.5, None, 0.1, matrices),
     ),
     "accumulate": (
         gx.accumulate(gx.adam(0.05), 4),

@@ -291,15 +291,32 @@ def test_a_tree_inside_a_pattern():
     assert doubled == ["layers/0/bias"]
 
 
-def test_extra_arguments_like_the_updates_are_hidden_too():
-    class with_tags(gradtx.GradientTransformation):
-        def update_fn(self, updates, state, params=None, *, tags):
-            return jax.tree.map(jnp.multiply, updates, tags), state
+class with_tags(gradtx.GradientTransformation):
+    """Multiplies by an extra argument, of which it takes the first leaves if that has more."""
 
+    def update_fn(self, updates, state, params=None, *, tags):
+        first = jax.tree.leaves(tags)[: len(jax.tree.leaves(updates))]
+        return jax.tree.map(jnp.multiply, updates, jax.tree.structure(updates).unflatten(first)), state
+
+
+def test_extra_arguments_like_the_updates_are_hidden_too():
     tx = gradtx.masked(with_tags(), "bias")
     ones = jax.tree.map(jnp.ones_like, PARAMS)
     updates, _ = tx.update(ones, tx.init(PARAMS), PARAMS, tags=jax.tree.map(lambda x: 3 * x, ones))
     assert [float(x.max()) for x in jax.tree.leaves(updates)] == [1, 3, 1, 3, 1, 1]
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+@pytest.mark.parametrize(
+    "wrap", [gradtx.masked, lambda tx, mask, **options: gradtx.partition({True: tx}, mask, **options)]
+)
+def test_extra_arguments_may_be_handed_on_as_they_are(wrap, hidden):
+    """As optax does unless told otherwise: then the transformation sees those of all leaves."""
+    params, tags = {"a": jnp.ones(1), "b": jnp.ones(1)}, {"a": jnp.full(1, 2.0), "b": jnp.full(1, 3.0)}
+    inner = wrap(with_tags(), True, mask_compatible_extra_args=hidden)
+    tx = gradtx.masked(inner, "b", mask_compatible_extra_args=hidden)
+    updates, _ = tx.update(params, tx.init(params), tags=tags)
+    assert updates["b"] == (3 if hidden else 2)
 
 
 # Partition.

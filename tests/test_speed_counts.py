@@ -11,7 +11,6 @@ import pytest
 from helpers import small_tree
 
 import gradtx
-from gradtx.core.compose import Optimizer
 from gradtx.core.hyperparams import Number
 
 SHAPES = {"bias": (512,), "left": (512, 512), "right": (1024, 256)}
@@ -106,6 +105,7 @@ def test_wrappers_make_no_parameter_sized_temporary(name, dtypes):
 
 
 NEEDS = {
+    "acprop": 52,
     "adabelief": 44,
     "adadelta": 48,
     "adafactor": 28.2,
@@ -116,15 +116,25 @@ NEEDS = {
     "adamw": 40,
     "adamw_tf1": 40,
     "adan": 80,
+    "ademamix": 56,
+    "adopt": 44,
     "amsgrad": 52,
     "asgd": 24,
+    "cocob": 84,
+    "dadapt_adamw": 68.1,
+    "dog": 28.1,
+    "dowg": 28.1,
     "fromage": 20,
     "ftrl": 52,
+    "galore": 49.3,
     "lamb": 52,
     "lars": 32,
     "lbfgs": 257,
+    "ldog": 24.1,
     "lion": 28,
     "madgrad": 44,
+    "momo": 44.1,
+    "momo_adam": 64.1,
     "muon": 262,
     "nadam": 44,
     "nadamw": 44,
@@ -135,6 +145,7 @@ NEEDS = {
     "optimistic_adam_v2": 72,
     "optimistic_gradient_descent": 32,
     "polyak_sgd": 20,
+    "prodigy": 68.1,
     "radam": 40,
     "rmsprop": 28,
     "rprop": 48,
@@ -144,7 +155,9 @@ NEEDS = {
     "sgd": 12,
     "sign_sgd": 12,
     "signum": 24,
+    "simplified_ademamix": 44,
     "sm3": 32.1,
+    "sophia": 92,
     "tiger": 24,
     "torch_adafactor": 44.1,
     "yogi": 40,
@@ -152,6 +165,8 @@ NEEDS = {
 "Bytes per float32 parameter that XLA:CPU counts for a step of each optimizer's example, at most."
 
 KEEPS = {
+    "acprop": (1, 1, "the old second moment, which the parameters' loop reads after its slot is written"),
+    "galore": (1.65, 1.65, "the matrices as LAPACK has them, their singular vectors, and updates projected back"),
     "lbfgs": (3, 4.5, "the direction, which each remembered pair changes"),
     "muon": (3.2, 3.2, "the iterates of Newton and Schulz, and their products"),
     "noisy_sgd": (3, 3, "the random bits"),
@@ -168,6 +183,7 @@ KEEPS = {
     ),
     "schedule_free_adamw": (1, 1, "the base optimizer's update, which moves both z and the parameters"),
     "schedule_free_radam": (1, 1, "the same"),
+    "sophia": (3, 3, "the random bits of the signs, in the steps with an estimate"),
     "torch_adafactor": (1, 1, "the bounded gradient, which two sums read, and the root of each element"),
     "asgd": (0, 0.5, "the old parameters, which the average's loop reads, because the new ones are rounded"),
     "fromage": (0, 1, "the parameters in float32, for a norm and for the step"),
@@ -177,7 +193,7 @@ KEEPS = {
 The first number is for float32 parameters, the second for bfloat16 parameters with float32 gradients.
 """
 
-OPTIMIZERS = helpers.registered(Optimizer)
+OPTIMIZERS = helpers.optimizers()
 
 
 @helpers.of_todays_xla

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,6 +83,9 @@ class TestGet:
         state = ADAM.init(PARAMS)
         count = tree.get(state, "count", filtering=lambda path, value: path[0].idx == 1 and path[1].idx == 0)
         assert count is state[1][0].count
+        for ask in (tree.get, lambda state, key, filtering: tree.set(state, filtering, **{key: 0})):
+            with pytest.raises(KeyError, match=r"no field 'nu' passes the filter; there is '1\.0\.nu'"):
+                ask(state, "nu", filtering=lambda path, value: False)
 
     def test_the_rate_of_everything(self):
         for tx, expected in [
@@ -194,6 +198,33 @@ class TestMapParams:
         state = tree.map_params(tx, lambda leaf, name: name, tx.init(PARAMS), {"mu": "M", "count": "C"})
         assert tree.get(state, "mu") == {"mu": "M", "count": gradtx.MaskedNode()}
         assert tree.get(state, "trace") == {"mu": gradtx.MaskedNode(), "count": "C"}
+
+    @pytest.mark.parametrize("wrap", [lambda tx: tx, lambda tx: gradtx.chain(gradtx.masked(tx, True), ADAM)])
+    def test_a_state_that_is_a_dict(self, wrap):
+        """What in it is like the parameters is not known until they are given."""
+        tx = wrap(
+            gradtx.GradientTransformation(lambda params: {"count": 1, "mean": params}, lambda g, s, p=None: (g, s))
+        )
+        state = tx.init(PARAMS)
+        with pytest.raises(
+            ValueError, match=r"map_params: the state is a dict.*mean' is like the parameters: give them"
+        ):
+            tree.map_params(tx, lambda leaf: leaf + 1, state)
+        new = tree.map_params(tx, lambda leaf, param: leaf + param, state, PARAMS)
+        found = new if isinstance(new, dict) else new[0].inner_state
+        chex.assert_trees_all_equal(found, {"count": 1, "mean": jax.tree.map(lambda x: 2 * x, PARAMS)})
+
+    def test_hidden_leaves_if_one_asks_for_them(self):
+        is_hidden = lambda x: isinstance(x, gradtx.MaskedNode)  # noqa: E731
+        tx = gradtx.masked(gradtx.trace(0.9), {"mu": True, "count": False})
+        state = tree.map_params(
+            tx,
+            lambda leaf, name: None if is_hidden(leaf) else name,
+            tx.init(PARAMS),
+            {"mu": "M", "count": "C"},
+            is_leaf=is_hidden,
+        )
+        assert tree.get(state, "trace") == {"mu": "M", "count": None}
 
     def test_shardings(self):
         spec = {"mu": jax.sharding.PartitionSpec("x", None), "count": jax.sharding.PartitionSpec()}
@@ -526,7 +557,34 @@ def test_norm_of_another_order():
 
 def test_mixed_dtypes():
     mixed = {"a": jnp.ones(1), "b": jnp.ones(1, jnp.bfloat16)}
-    with pytest.raises(ValueError, match=r"several dtypes \(bfloat16, float32\); ask for 'highest' or 'lowest'"):
+    with pytest.raises(ValueError, match=r"several dtypes \(bfloat16, float32\); ask for 'highest', 'lowest'"):
         tree.dtype(mixed)
     with pytest.raises(ValueError, match="no highest dtype among bfloat16, float16"):
         tree.dtype({"a": jnp.ones(1, jnp.float16), "b": jnp.ones(1, jnp.bfloat16)}, "highest")
+
+
+@pytest.mark.parametrize(
+    "dtypes", [("float16", "bfloat16"), ("int32", "uint32"), ("float32", "complex64"), ("bfloat16", "bfloat16"), ()]
+)
+def test_what_dtypes_promote_to(dtypes):
+    leaves = [jnp.ones(1, dtype) for dtype in dtypes]
+    ours = tree.dtype(leaves, "promote")
+    with jax.numpy_dtype_promotion("standard"):
+        assert ours == optax.tree.dtype(leaves, "promote")
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda library, updates, m: library.tree.add_scale(updates, 2.0, m),
+        lambda library, updates, m: library.tree.update_moment(updates, m, 0.9, 1),
+        lambda library, updates, m: library.tree.update_infinity_moment(updates, m, 0.9, 1e-8),
+        lambda library, updates, m: library.tree.update_moment_per_elem_norm(updates, m, 0.9, 2),
+    ],
+)
+def test_none_among_updates(operation):
+    """Also as the whole tree, and in the place of a subtree."""
+    moments = {"a": jnp.ones(2), "b": {"c": jnp.ones(3)}}
+    for updates in (None, {"a": jnp.full(2, 3.0), "b": None}, {"a": None, "b": {"c": jnp.full(3, 2.0)}}):
+        ours, theirs = (operation(library, updates, moments) for library in (gradtx, optax))
+        chex.assert_trees_all_close(ours, theirs, rtol=1e-6)

@@ -34,6 +34,8 @@ ROOF = len(FLOORS)
 ASIDE = {"losses"}
 "Rooms that import the core alone, and that no other room imports."
 FLOOR = {room: floor for floor, rooms in enumerate([*FLOORS, set(), {"keras"}]) for room in rooms}
+NAMESPACES = ("gradtx.losses", "gradtx.schedules", "gradtx.transforms")
+"Packages that are public namespaces."
 TENSORFLOW = ("gradtx.keras.tf1", "gradtx.keras.tf1.contrib")
 "Packages whose modules are reached by TensorFlow's paths, `tf.train` and `tf.contrib.opt`."
 OPTIONAL = ("chex", "flax", "h5py", "keras", "matplotlib", "optax", "orbax", "safetensors", "scipy", "sklearn", "tqdm")
@@ -146,7 +148,7 @@ def exported(module: str) -> list[str]:
 def starred() -> list[str]:
     """The modules whose names `gradtx` exports."""
     nodes = [node for node in parse(PACKAGE / "__init__.py").body if isinstance(node, ast.ImportFrom)]
-    return [str(node.module) for node in nodes if node.module != "gradtx"]
+    return [str(node.module) for node in nodes if node.names[0].name == "*"]
 
 
 def sort_key(name: str) -> tuple[Any, ...]:
@@ -186,11 +188,11 @@ def test_the_package_is_a_list_of_modules():
     """One line a module, sorted, besides the few lines that say what is public."""
     lines = [node for node in parse(PACKAGE / "__init__.py").body if isinstance(node, ast.ImportFrom)]
     assert [ast.unparse(line) for line in lines] == [
-        "from gradtx import assignment, authoring, perturbations, projections, tree",
-        *(f"from {module} import *" for module in sorted(starred())),
+        "from gradtx import assignment, authoring, microbatching, perturbations, projections, second_order, tree",
+        *sorted([*(f"from {module} import *" for module in starred()), "from gradtx.core.namespaces import absence"]),
     ]
     for module, path in MODULES.items():
-        if path.name == "__init__.py" and module not in ("gradtx", "gradtx.keras", "gradtx.losses", *TENSORFLOW):
+        if path.name == "__init__.py" and module not in ("gradtx", "gradtx.keras", *NAMESPACES, *TENSORFLOW):
             assert path.read_text() == "", f"{module} has code: the package lists all names"
 
 
@@ -201,7 +203,15 @@ def test_completion_shows_what_users_use():
     internal = {"Container", "LeafRule", "Leafwise", "Spec", "ScaleByAdamState", "core", "inject_factory", "lookup"}
     assert not internal & {*dir(gradtx)}
     modules = {name for name in gradtx.__all__ if inspect.ismodule(getattr(gradtx, name))}
-    assert modules == {"assignment", "authoring", "perturbations", "projections", "tree"}
+    assert modules == {
+        "assignment",
+        "authoring",
+        "microbatching",
+        "perturbations",
+        "projections",
+        "second_order",
+        "tree",
+    }
     assert gradtx.keras.Adam(lr=0.1).lr == pytest.approx(0.1)
     with pytest.raises(AttributeError, match="module 'gradtx' has no attribute 'adm'"):
         gradtx.adm  # noqa: B018

@@ -238,10 +238,10 @@ class TestIfFinite:
         updates, _ = tx.update(grads, tx.init(params), params)
         assert_trees(updates, {"step": jnp.array(0), "w": jnp.zeros(2)})
 
-    @pytest.mark.parametrize("name", every_other(helpers.registered(gx.authoring.Optimizer)))
+    @pytest.mark.parametrize("name", every_other(helpers.optimizers()))
     def test_it_is_the_inner_update_or_nothing(self, name):
         """The state is kept where its slots are computed, in whatever optimizer there is inside."""
-        inner = helpers.example(helpers.registered(gx.authoring.Optimizer)[name])
+        inner = helpers.example(helpers.optimizers()[name])
         tx = gx.if_finite(inner)
         start = tx.init(PARAMS)
         kinds, functions = helpers.extra_kinds(inner, grads_at(0))
@@ -504,6 +504,26 @@ class TestSam:
             _, state = train(tx, 2, x, lambda step: jnp.ones(2))
             assert int(state.adv_state[0].count) == count
 
+    def test_gradients_of_a_mapped_batch_are_averaged(self):
+        """The same update on each device, and that of the whole batch."""
+        batch, x = jnp.arange(8.0).reshape(4, 2), jnp.ones(2)
+        tx = gx.sam(gx.sgd(0.1), opaque_mode=True, batch_axis_name="batch")
+        alone = tx.replace(batch_axis_name=None)
+
+        slope = jax.grad(lambda x, example: jnp.mean((x * example - 1) ** 4))
+
+        def mean(x):
+            return jax.vmap(slope, (None, 0))(x, batch).mean(0)
+
+        def update(example):
+            return tx.update(mean(x), tx.init(x), x, grad_fn=lambda params, i: slope(params, example))[0]
+
+        each = jax.vmap(update, axis_name="batch")(batch)
+        want, _ = alone.update(mean(x), alone.init(x), x, grad_fn=lambda params, i: mean(params))
+        np.testing.assert_allclose(each, jnp.broadcast_to(want, (4, 2)), rtol=1e-5)
+        with pytest.raises(ValueError, match=r"sam: batch_axis_name is for opaque_mode.*jax\.lax\.pmean"):
+            gx.sam(gx.sgd(0.1), batch_axis_name="batch")
+
     def test_opaque_mode_needs_the_gradient_function(self):
         tx = gx.sam(gx.sgd(0.1), opaque_mode=True)
         with pytest.raises(TypeError, match="sam needs the extra argument grad_fn"):
@@ -663,6 +683,62 @@ def test_elementwise_transformations_do_not_see_leaves(case):
     apart = jax.jit(run)(PARAMS, grads)
     together = jax.jit(run)(joined(PARAMS), [joined(g) for g in grads])
     assert_close([joined(updates) for updates in apart], together, ulps=4)
+
+
+class TestSplitRealAndImaginary:
+    PARAMS = {"r": jnp.array([0.5, -1.0]), "z": jnp.array([1 - 2j, 3 + 0.5j], jnp.complex64)}
+    GRADS = {"r": jnp.array([0.1, 3.0]), "z": jnp.array([0.2 - 4j, -0.3j], jnp.complex64)}
+
+    @staticmethod
+    def three_updates(tx, params, grads):
+        state, every = tx.init(params), []
+        for _ in range(3):
+            updates, state = tx.update(grads, state, params)
+            params = jax.tree.map(jnp.add, params, updates)
+            every.append(updates)
+        return every, state
+
+    def test_the_parts_are_leaves_of_their_own(self):
+        """Each part is clipped by its own norm, and has an Adam of its own: as with two real leaves."""
+        tx = gx.chain(gx.clip_by_norm(1.0), gx.adam(0.1))
+        split, _ = self.three_updates(gx.split_real_and_imaginary(tx), self.PARAMS, self.GRADS)
+        parts = [{"r": t["r"], "x": t["z"].real, "y": t["z"].imag} for t in (self.PARAMS, self.GRADS)]
+        expected = [u | {"z": jax.lax.complex(u["x"], u["y"])} for u in self.three_updates(tx, *parts)[0]]
+        chex.assert_trees_all_close(split, [{"r": u["r"], "z": u["z"]} for u in expected], rtol=1e-6)
+
+    def test_updates_and_state_are_those_of_optax(self):
+        ours, state = self.three_updates(gx.split_real_and_imaginary(gx.adam(0.1)), self.PARAMS, self.GRADS)
+        with jax.numpy_dtype_promotion("standard"):
+            theirs, their_state = self.three_updates(
+                optax.contrib.split_real_and_imaginary(optax.adam(0.1)), self.PARAMS, self.GRADS
+            )
+        chex.assert_trees_all_close(ours, theirs, rtol=1e-5)
+        for moment in ("mu", "nu"):
+            pair, their_pair = (getattr(s.inner_state[0], moment)["z"] for s in (state, their_state))
+            assert (type(pair).__name__, pair._fields) == (type(their_pair).__name__, their_pair._fields)
+            chex.assert_trees_all_close(tuple(pair), tuple(their_pair), rtol=1e-5)
+
+    def test_masks_see_the_paths_of_the_parts(self):
+        tx = gx.split_real_and_imaginary(gx.masked(gx.scale(-1.0), "z/imaginary"))
+        updates, _ = tx.update(self.GRADS, tx.init(self.PARAMS))
+        chex.assert_trees_all_equal(updates, self.GRADS | {"z": jnp.conj(self.GRADS["z"])})
+
+    def test_a_line_search_calls_the_loss_with_complex_parameters(self):
+        """L-BFGS has inner products of real vectors, and reaches the minimum of a quadratic in a few steps."""
+        target = jnp.array([2 + 1j, -1j], jnp.complex64)
+
+        def loss(z):
+            difference = z - target
+            return jnp.sum(jnp.array([1.0, 10.0]) * jnp.real(difference * jnp.conj(difference)))
+
+        tx, z = gx.split_real_and_imaginary(gx.lbfgs()), jnp.zeros(2, jnp.complex64)
+        state = tx.init(z)
+        for _ in range(8):
+            value, grad = jax.value_and_grad(loss)(z)
+            grad = jnp.conj(grad)
+            updates, state = tx.update(grad, state, z, value=value, grad=grad, value_fn=loss)
+            z = gx.apply_updates(z, updates)
+        np.testing.assert_allclose(z, target, atol=1e-4)
 
 
 class TestConditions:

@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradtx.core.dtypes import is_complex, is_inexact
+from gradtx.core.dtypes import dtype_of, is_complex, is_inexact
 from gradtx.core.tree import Tree, path_str
 
-__all__ = ["describe", "inexact_leaves", "is_alike", "same_shapes", "same_structure"]
+__all__ = ["describe", "inexact_leaves", "is_alike", "same_shapes", "same_structure", "whole_numbers_stay"]
 
 
 def inexact_leaves(where: str, tree: Tree, cure: str) -> None:
@@ -24,7 +24,7 @@ def inexact_leaves(where: str, tree: Tree, cure: str) -> None:
         if isinstance(leaf, jax.ShapeDtypeStruct):
             raise TypeError(
                 f"{where}{path_str(path)}: expected a floating-point array, got the abstract {leaf!r}; "
-                "for the shapes of the state alone, call jax.eval_shape(tx.init, params)"
+                "init takes such if all leaves are, and jax.eval_shape of anything"
             )
         if not is_inexact(leaf):
             raise TypeError(f"{where}{path_str(path)}: expected a floating-point array, got {describe(leaf)}; {cure}")
@@ -95,11 +95,28 @@ def same_shapes(where: str, tree: Tree, expected: Tree, like: str, cure: str = "
             )
 
 
+def whole_numbers_stay(where: str, tree: Tree, expected: Tree) -> None:
+    """Refuse fractions in the place of whole numbers, which would be cut off. The structures must agree."""
+    others = jax.tree.leaves(expected)
+    if not any(map(_is_cut_off, jax.tree.leaves(tree), others)):
+        return
+    for (path, leaf), other in zip(jax.tree_util.tree_leaves_with_path(tree), others, strict=True):
+        if _is_cut_off(leaf, other):
+            raise TypeError(
+                f"{where}{path_str(path)}: expected {describe(other)} like what went in, got {describe(leaf)}, whose "
+                "fractions would be cut off; begin with a float, or round it"
+            )
+
+
 def is_alike(tree: Tree, expected: Tree) -> bool:
     """Whether `same_structure` and `same_shapes` hold."""
     leaves, structure = jax.tree.flatten(tree)
     others, other_structure = jax.tree.flatten(expected)
     return structure == other_structure and all(map(_is_like, leaves, others))
+
+
+def _is_cut_off(leaf: Any, other: Any) -> bool:
+    return is_inexact(leaf) and np.issubdtype(dtype_of(other), np.integer)
 
 
 def _is_like(leaf: Any, other: Any) -> bool:

@@ -95,6 +95,10 @@ class chain(Container):
     def parts(self) -> tuple[Transformation, ...]:
         return self.stages
 
+    @functools.cached_property
+    def sums_examples(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return _first_sums_examples(self)
+
     def init_fn(self, params: Tree) -> tuple[Any, ...]:
         return tuple(init_stage(stage, params) for stage in self.stages)
 
@@ -138,6 +142,10 @@ class named_chain(Container):
     @property
     def parts(self) -> tuple[Transformation, ...]:
         return tuple(stage for _, stage in self.stages)
+
+    @functools.cached_property
+    def sums_examples(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return _first_sums_examples(self)
 
     def init_fn(self, params: Tree) -> dict[str, Any]:
         return {name: init_stage(stage, params) for name, stage in self.stages}
@@ -214,6 +222,10 @@ class Optimizer(Container, abstract=True):
     def parts(self) -> tuple[Transformation, ...]:
         return (self.expanded,)
 
+    @functools.cached_property
+    def sums_examples(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return _first_sums_examples(self)
+
     def at(self, count: Any) -> Any:
         return self  # the stages are given the schedules, and each evaluates them at its own count
 
@@ -242,6 +254,11 @@ class identity(Container):
 
     def update_fn(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
         return updates, state
+
+
+def _first_sums_examples(tx: Container) -> bool:
+    """Whether the first of the transformations that it holds sums over the examples of a batch."""
+    return any(getattr(part, "sums_examples", False) for part in tx.parts[:1])
 
 
 def is_elementwise(tx: Transformation) -> bool:

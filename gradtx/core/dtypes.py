@@ -42,12 +42,12 @@ def promote(tree: Tree, like: Tree) -> Tree:
     return jax.tree.map(widened, tree, like)
 
 
-def cast_like(tree: Tree, like: Tree) -> Tree:
-    """Leaves as strong arrays of the dtypes of the corresponding leaves of `like`.
+def cast_like(tree: Tree, other_tree: Tree) -> Tree:
+    """Leaves as strong arrays of the dtypes of the corresponding leaves of the other tree.
 
     Inside `shard_map` they vary over the mesh axes over which the corresponding leaves vary.
     """
-    return jax.tree.map(lambda x, other: varying_like(cast(x, dtype_of(other)), other), tree, like)
+    return jax.tree.map(lambda x, other: varying_like(cast(x, dtype_of(other)), other), tree, other_tree)
 
 
 def varying_like(x: Any, other: Any) -> Any:

@@ -1,5 +1,6 @@
 """Extra arguments of an update: which there are is read off the signatures, and the outermost call checks them."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -31,13 +32,14 @@ class Extras(NamedTuple):
         required = frozenset(p.name for p in named if p.default is p.empty)
         return cls(required, frozenset(p.name for p in named), any(p.kind is p.VAR_KEYWORD for p in parameters))
 
-    @classmethod
-    def union(cls, transformations: Any) -> "Extras":
+    @staticmethod
+    def union(transformations: Any) -> "Extras":
         """All that several transformations need and know."""
-        every = [extras_of(tx) for tx in transformations]
-        required = frozenset[str]().union(*(e.required for e in every))
-        known = frozenset[str]().union(*(e.known for e in every))
-        return cls(required, known, any(e.open for e in every))
+        return functools.reduce(Extras.joined, map(extras_of, transformations), Extras())
+
+    def joined(self, other: "Extras") -> "Extras":
+        """What both need and know."""
+        return Extras(self.required | other.required, self.known | other.known, self.open or other.open)
 
     def select(self, name: str, extra: Mapping[str, Any]) -> dict[str, Any]:
         """Those of the given arguments that the transformation called `name` takes.

@@ -31,6 +31,7 @@ __all__ = [
     "DType",
     "Decay",
     "DecayOrSchedule",
+    "DecayPair",
     "FactorsByStep",
     "Flag",
     "Fraction",
@@ -55,6 +56,7 @@ __all__ = [
     "ShrinkFactor",
     "StepCount",
     "is_schedule",
+    "is_stateful",
 ]
 
 
@@ -188,6 +190,11 @@ def _scalar(where: str, value: Any) -> Any:
 def is_schedule(value: Any) -> bool:
     """Whether a hyper-parameter is a schedule, that is, a function of the number of updates rather than a number."""
     return callable(value) and not isinstance(value, jax.Array | type)
+
+
+def is_stateful(schedule: Any) -> bool:
+    """Whether a schedule is a `StatefulSchedule`, which follows a state of its own rather than a count of updates."""
+    return all(callable(getattr(schedule, name, None)) for name in ("init", "update", "__call__"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -393,6 +400,23 @@ class FactorsByStepKind:
         return {step: self.factor.convert(f"{where}[{step}]", scale) for step, scale in sorted(value.items())}
 
 
+@dataclasses.dataclass(frozen=True)
+class PairOf:
+    """Two numbers of another kind, as a tuple; they may be arrays, but no schedules."""
+
+    kind: Real
+    example: tuple[float, float]
+    may_vary: bool = dataclasses.field(default=False, init=False)
+
+    def convert(self, where: str, value: Any) -> tuple[Any, Any]:
+        if not isinstance(value, tuple | list) or len(value) != 2:
+            raise TypeError(f"{where} must be a pair of numbers, got {_describe(value)}")
+        for i, number in enumerate(value):
+            if is_schedule(number):
+                raise TypeError(f"{where}[{i}] must be a number or a scalar array, got the schedule {number!r}")
+        return self.kind.convert(f"{where}[0]", value[0]), self.kind.convert(f"{where}[1]", value[1])
+
+
 class NamesKind:
     """Names, as a tuple. A single name may be given as a string."""
 
@@ -421,6 +445,8 @@ Rate = Annotated[Scalar, Real("[0, ∞)", 0.1, argument=True)]
 "A step size."
 Decay = Annotated[Scalar, Real("[0, 1)", 0.9)]
 "The decay rate of a running mean."
+DecayPair = Annotated[Any, PairOf(Real("[0, 1)", 0.9), (0.8, 0.95))]
+"The decay rates of two running means."
 PositiveDecay = Annotated[Scalar, Real("(0, 1)", 0.9)]
 "The decay rate of a running mean that may not be zero."
 Fraction = Annotated[Scalar, Real("[0, 1]", 0.5)]

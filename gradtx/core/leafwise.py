@@ -29,6 +29,9 @@ class Leafwise(GradientTransformation, abstract=True):
     made, this one included, as a float; `copy` is the gradient once more, for a norm of it: XLA computes it anew,
     instead of keeping the gradient until the norm is known.
 
+    A number of the whole tree is a field of `State` too, named in `observed`. Before the leaves `observe` computes its
+    new value, for which `leaf` may ask by its name; `first_observed` is what it is before the first update.
+
     >>> from typing import NamedTuple
     >>> import gradtx
     >>> class TriangleState(NamedTuple):
@@ -49,9 +52,9 @@ class Leafwise(GradientTransformation, abstract=True):
     slots: ClassVar[tuple[str, ...]] = ()
     "The fields of `State` other than `count` and those that are `observed`."
     observed: ClassVar[tuple[str, ...]] = ()
-    "The fields of `State` that `observe` computes, each a number for the whole tree."
+    "The fields of `State` that `observe` computes, each a number of the whole tree."
     context: ClassVar[frozenset[str]] = frozenset({"t", "param", "copy"})
-    "What `leaf` may ask for besides extra arguments."
+    "What `leaf` may ask for besides extra arguments and what is `observed`."
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         fields = getattr(cls.State, "_fields", None)
@@ -70,10 +73,15 @@ class Leafwise(GradientTransformation, abstract=True):
         """The slots of one parameter before the first update."""
         return tuple(numerics.zeros(param) for _ in self.slots)
 
-    def observe(self, updates: Tree, state: Any) -> dict[str, Any]:
+    def first_observed(self, params: Tree) -> dict[str, Any]:
+        """The numbers that are `observed`, before the first update: by default the hyper-parameters of these names."""
+        return {name: jnp.asarray(getattr(self, name), jnp.float32) for name in self.observed}
+
+    def observe(self, updates: Tree, state: Any, **context: Any) -> dict[str, Any]:
         """Numbers of the whole tree, computed before its leaves: the new `observed`, and what else `leaf` may ask for.
 
-        By default what is observed is the hyper-parameter of that name.
+        After a star, it may ask for `params` and for extra arguments. Hyper-parameters that are arrays have the dtype
+        of what is observed. By default what is observed is the hyper-parameter of that name.
         """
         return {name: getattr(self, name) for name in self.observed}
 
@@ -83,7 +91,8 @@ class Leafwise(GradientTransformation, abstract=True):
 
     def init_fn(self, params: Tree) -> Any:
         leaves, treedef = jax.tree.flatten(params)
-        return self._joined_state({"count": numerics.counter()}, treedef, [self.init_leaf(param) for param in leaves])
+        numbers = {"count": numerics.counter()} | self.first_observed(params)
+        return self._joined_state(numbers, treedef, [self.init_leaf(param) for param in leaves])
 
     def update_fn(self, updates: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
         updates, (state,) = _update_leaves([self], updates, [state], params, [extra])
@@ -97,7 +106,7 @@ class Leafwise(GradientTransformation, abstract=True):
 
     @functools.cached_property
     def needs_params(self) -> bool:
-        return "param" in self._requested
+        return "param" in self._requested or "params" in self._observe_extras.known
 
     @functools.cached_property
     def _requested(self) -> frozenset[str]:
@@ -105,8 +114,19 @@ class Leafwise(GradientTransformation, abstract=True):
         return Extras.of(self.leaf, skip=1 + len(self.slots)).known
 
     @functools.cached_property
+    def _observe_extras(self) -> Extras:
+        """What `observe` asks for after updates and state."""
+        return Extras.of(self.observe, skip=2) if _observes(self) else Extras()
+
+    @functools.cached_property
+    def _leaf_extras(self) -> Extras:
+        """The extra arguments of the formula."""
+        return Extras.of(self.leaf, skip=1 + len(self.slots), context=self.context.union(self.observed))
+
+    @functools.cached_property
     def extras(self) -> Extras:
-        return Extras.of(self.leaf, skip=1 + len(self.slots), context=self.context)
+        observed, params = self._observe_extras, {"params"}
+        return self._leaf_extras.joined(Extras(observed.required - params, observed.known - params))
 
 
 # One update: numbers of the whole tree first, then all formulas of a leaf in one call.
@@ -120,8 +140,14 @@ def _update_leaves(
     like = updates if params is None else params
     param_leaves = [None] * len(leaves) if params is None else jax.tree.leaves(params)
     proceed = extras[0].get(PROCEED)
-    numbers = [_numbers(tx, updates, state) for tx, state in zip(stages, states, strict=True)]
-    extras = [{name: own[name] for name in own if name != PROCEED} for own in extras]
+    numbers = [
+        _numbers(tx, updates, state, {"params": params, **own})
+        for tx, state, own in zip(stages, states, extras, strict=True)
+    ]
+    extras = [
+        tx._leaf_extras.select(name_of(tx), {name: own[name] for name in own if name != PROCEED})
+        for tx, own in zip(stages, extras, strict=True)
+    ]
     arrays, structure = jax.tree.flatten((stages, numbers, extras))
     slots = [_slots_of_each_leaf(tx, state, updates) for tx, state in zip(stages, states, strict=True)]
     applied = [tx.applies_to(like) for tx in stages]
@@ -140,9 +166,12 @@ def _update_leaves(
     return treedef.unflatten([update for update, _ in results]), new_states
 
 
-def _numbers(tx: Leafwise, updates: Tree, state: Any) -> dict[str, Any]:
+def _numbers(tx: Leafwise, updates: Tree, state: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """What is computed once for the whole tree."""
-    numbers = tx.observe(updates, state)
+    inexact = [value.dtype for name in tx.observed if dtypes.is_inexact(value := getattr(state, name))]
+    at_precision = jax.tree.map(lambda array: array.astype(inexact[0]), tx) if inexact else tx
+    wanted = {name: given[name] for name in tx._observe_extras.known if name in given}
+    numbers = at_precision.observe(updates, state, **wanted)
     fields = {name: dtypes.cast_like(numbers[name], getattr(state, name)) for name in tx.observed}
     count = {"count": numerics.increment(state.count)} if "count" in getattr(state, "_fields", ()) else {}
     return numbers | fields | count
@@ -247,6 +276,7 @@ def _checked_result(tx: Leafwise, result: Any, g: Array, slots: tuple[Any, ...])
     for name, new, old in zip(names, result, (g, *slots), strict=True):
         if not check.is_alike(new, old):
             raise _UnlikeError(f"{name_of(tx)}: the {name}", new, old)
+        check.whole_numbers_stay(f"{name_of(tx)}: the {name}", new, old)
     return dtypes.varying_like(result[0], g), dtypes.cast_like(result[1:], slots)
 
 
@@ -273,12 +303,17 @@ def runs(stages: Iterable[Any]) -> Iterator[list[Any]]:
     """
     run: list[Any] = []
     for stage in stages:
-        if run and not (_is_leafwise(run[-1]) and _is_leafwise(stage) and type(stage).observe is Leafwise.observe):
+        if run and not (_is_leafwise(run[-1]) and _is_leafwise(stage) and not _observes(stage)):
             yield run
             run = []
         run.append(stage)
     if run:
         yield run
+
+
+def _observes(tx: Leafwise) -> bool:
+    """Whether it computes numbers of the updates, rather than of its hyper-parameters alone."""
+    return type(tx).observe is not Leafwise.observe
 
 
 def _is_leafwise(tx: Any) -> bool:

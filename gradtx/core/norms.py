@@ -1,6 +1,7 @@
-"""Norms of trees and of arrays.
+"""Norms of trees and of arrays, and sums over trees.
 
-Squares of float32 overflow above 1.8e19 and underflow below 1e-19. Three norms differ in what they do about it:
+`total` is a sum over a whole tree; norms are roots of one. Squares of float32 overflow above 1.8e19 and underflow below
+1e-19. Three norms differ in what they do about it:
 
 - `norm`, of a whole tree, is right for all finite elements. Where the plain sum of squares is not to be trusted, two
   more are taken from scaled elements: one branch for the whole tree, however many leaves there are.
@@ -11,6 +12,7 @@ Squares of float32 overflow above 1.8e19 and underflow below 1e-19. Three norms 
 
 import functools
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,20 +23,32 @@ from jax import Array
 from gradtx.core import numerics
 from gradtx.core.dtypes import promote, upcast, varying_like
 from gradtx.core.registry import register
+from gradtx.core.substitution import anew
 from gradtx.core.tree import Tree
 
-__all__ = ["finite_norm", "inner_product", "leaf_norm", "norm", "norm_and_finite_norm", "plain_norm", "rms"]
+__all__ = [
+    "finite_norm",
+    "inner_product",
+    "leaf_norm",
+    "norm",
+    "norm_and_finite_norm",
+    "plain_norm",
+    "rms",
+    "total",
+    "total_dtype",
+    "total_of_slot",
+]
 
 
-def norm(tree: Tree) -> Array:
-    """√Σ|x|² over all leaves, accumulated in at least float32; 0 for an empty tree, NaN if an element is NaN.
+def norm(updates: Tree) -> Array:
+    """√Σ|x|² over all leaves of a tree, accumulated in at least float32; 0 for an empty one, NaN if an element is NaN.
 
-    It is right also where squares overflow or underflow.
+    It is right also where squares overflow or underflow. The tree may be one of updates, parameters or anything else.
 
     >>> norm({"a": jnp.array([3e30]), "b": jnp.array([4e30])})
     Array(5.e+30, dtype=float32)
     """
-    return norm_and_finite_norm(tree)[0]
+    return norm_and_finite_norm(updates)[0]
 
 
 def finite_norm(tree: Tree) -> Array:
@@ -86,6 +100,48 @@ def inner_product(a: Tree, b: Tree, dtype: Any) -> Array:
     """
     products = jax.tree.map(lambda x, y: jnp.sum(jnp.real(jnp.conj(x) * y)), promote(a, b), promote(b, a))
     return sum((x.astype(dtype) for x in jax.tree.leaves(products)), jnp.zeros((), dtype))
+
+
+def total(formula: Callable[..., Array], dtype: Any, *trees: Tree) -> Array:
+    """Σ formula(x, y, …) over all elements of corresponding leaves, computed and added up in the real `dtype`.
+
+    Complex leaves are complex numbers of that precision. A leaf whose sum is not finite does not count, so that it does
+    not spoil a number that all leaves share. The formula is traced once for all leaves of the same shapes and dtypes.
+
+    >>> total(lambda x, y: x * y, jnp.float32, {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([3.0, 4.0])})
+    Array(11., dtype=float32)
+    """
+    return _total(anew(_at_precision(formula, dtype)), dtype, trees)
+
+
+def total_of_slot(formula: Callable[..., Array], dtype: Any, *trees: Tree) -> Array:
+    """`total` of what the formula of each leaf computes for a slot, too: XLA writes the slot, and this sum reads it."""
+    return _total(_at_precision(formula, dtype), dtype, trees)
+
+
+def _at_precision(formula: Callable[..., Array], dtype: Any) -> Callable[..., Array]:
+    """The formula of leaves in the real `dtype`, or in the complex one of that precision."""
+
+    def converted(x: Array) -> Array:
+        own = np.promote_types(dtype, np.complex64) if jnp.iscomplexobj(x) else dtype
+        return x if x.dtype == own else numerics.again(x).astype(own)
+
+    return lambda *leaves: formula(*map(converted, leaves))
+
+
+def _total(formula: Callable[..., Array], dtype: Any, trees: tuple[Tree, ...]) -> Array:
+    @jax.jit
+    def part(*leaves: Array) -> Array:
+        added = jnp.sum(formula(*leaves))
+        return jnp.where(jnp.isfinite(added), added, 0)
+
+    parts = [part(*leaves) for leaves in zip(*map(jax.tree.leaves, trees), strict=True)]
+    return functools.reduce(operator.add, parts, jnp.zeros((), dtype))
+
+
+def total_dtype(params: Tree) -> np.dtype[Any]:
+    """The dtype of numbers of the whole tree: the real one of its widest leaf, at least float32."""
+    return _widest_real(jax.tree.leaves(params))
 
 
 # The norm of a tree.

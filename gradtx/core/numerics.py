@@ -181,9 +181,14 @@ def counter() -> Array:
 def increment(count: Array) -> Array:
     """The counter plus one. At the largest number of its dtype it stays, rather than wrap around or become infinite.
 
+    Raises:
+        ValueError: it is complex or a bool.
+
     >>> increment(jnp.asarray(2**31 - 1)), increment(jnp.asarray(2**32 - 1, jnp.uint32)), increment(jnp.asarray(1.5))
     (Array(2147483647, dtype=int32), Array(4294967295, dtype=uint32), Array(2.5, dtype=float32))
     """
     count = jnp.asarray(count)
-    limits = jnp.finfo(count.dtype) if jnp.issubdtype(count.dtype, jnp.inexact) else jnp.iinfo(count.dtype)
+    if jnp.iscomplexobj(count) or count.dtype == bool:
+        raise ValueError(f"safe_increment: count must be an integer or a real number, got {count.dtype}{count.shape}")
+    limits = jnp.finfo(count.dtype) if jnp.issubdtype(count.dtype, jnp.floating) else jnp.iinfo(count.dtype)
     return count + (count < jnp.asarray(limits.max, count.dtype)).astype(count.dtype)

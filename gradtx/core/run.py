@@ -19,9 +19,10 @@ from jax import Array
 
 from gradtx.core import check, dtypes, numerics
 from gradtx.core.extras import extras_of, refuse_unknown
+from gradtx.core.hyperparams import is_stateful
 from gradtx.core.registry import declare_state
 from gradtx.core.spec import Spec, rebuilt
-from gradtx.core.tree import Tree, choose
+from gradtx.core.tree import Tree, choose, path_str
 
 __all__ = ["EmptyState", "ScheduledState", "init_stage", "update_stage"]
 
@@ -46,7 +47,10 @@ declare_state(ScheduledState, {})
 
 
 def init_for_user(tx: Any, params: Tree) -> Any:
-    """`tx.init(params)`: the first state, in buffers of its own, so that it may be donated."""
+    """`tx.init(params)`: the first state, in buffers of its own, so that it may be donated; or an abstract one."""
+    leaves = jax.tree.leaves(params)
+    if leaves and all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves):
+        return jax.eval_shape(lambda params: init_stage(tx, params), params)
     return with_own_buffers(init_stage(tx, params), (params, tx.arrays))
 
 
@@ -60,10 +64,11 @@ def update_for_user(tx: Any, updates: Tree, state: Any, params: Tree, extra: Map
 
 def _outer_update(tx: Any, updates: Tree, state: Any, params: Tree, extra: Mapping[str, Any]) -> tuple[Tree, Any]:
     """One update whose result has the dtypes of the parameters."""
-    where = f"{name_of(tx)}: updates"
     if params is not None:
-        check.same_structure(where, updates, params, "params; the order is update(updates, state, params)")
-        check.same_shapes(where, updates, params, "the parameter")
+        where = f"{name_of(tx)}: updates{' of one example' if _sums_examples(tx) else ''}"
+        own = _as_they_come_out(tx, updates)
+        check.same_structure(where, own, params, "params; the order is update(updates, state, params)")
+        check.same_shapes(where, own, params, "the parameter")
     updates, params = (dtypes.strong(x) for x in (updates, params))
     new_updates, new_state = update_stage(tx, updates, state, params, extra)
     return dtypes.cast_like(new_updates, updates if params is None else params), new_state
@@ -82,6 +87,7 @@ def init_stage(tx: Any, params: Tree) -> Any:
     if not _is_ours(tx):
         state = tx.init(params)
         return dtypes.cast_like(state, state)
+    _check_place_of_sums(tx)
     if tx.touches_leaves:
         cure = "mask it (gradtx.masked), or filter it out: eqx.filter(model, eqx.is_inexact_array) for equinox"
         check.inexact_leaves(f"{name_of(tx)}: params", params, cure)
@@ -114,8 +120,9 @@ def update_stage(tx: Any, updates: Tree, state: Any, params: Tree, extra: Mappin
         like = updates if params is None else params
         updates, params = dtypes.promote(updates, like), params if params is None else dtypes.promote(params, updates)
     new_updates, new_state = _call_update_fn(tx, updates, state, params, wanted)
-    _check_result(tx, "updates", new_updates, updates)
+    _check_result(tx, "updates", new_updates, _as_they_come_out(tx, updates))
     _check_result(tx, "state", new_state, state)
+    check.whole_numbers_stay(f"{name_of(tx)}: the state that came out", new_state, state)
     new_state = dtypes.cast_like(new_state, state)
     if PROCEED in extra and PROCEED not in wanted:
         new_state = choose(extra[PROCEED], new_state, state)
@@ -165,6 +172,8 @@ def with_values_at(tx: Any, names: Iterable[str], count: Any) -> Any:
 def _value_at(tx: Spec, name: str, count: Any) -> Array:
     """The value of a schedule at `count`, as a scalar of the default precision."""
     schedule = getattr(tx, name)
+    if is_stateful(schedule):
+        raise TypeError(f"{name_of(tx)}: {name} is a stateful schedule: wrap the transformation in inject_hyperparams")
     try:
         value = schedule(count)
     except Exception as error:
@@ -207,6 +216,37 @@ def _to_array(value: Any, kind: Any) -> Any:
     if isinstance(value, float):
         return jnp.asarray(value) if getattr(getattr(kind, "kind", kind), "argument", False) else value
     return _numbers_to_arrays(value)
+
+
+# Gradients of single examples.
+
+
+def _sums_examples(tx: Any) -> bool:
+    return getattr(tx, "sums_examples", False)
+
+
+def _as_they_come_out(tx: Any, updates: Tree) -> Tree:
+    """What the updates are like that come out: the same, or what is left of them without the axis of examples."""
+    if not _sums_examples(tx):
+        return updates
+    for path, g in jax.tree_util.tree_leaves_with_path(updates):
+        if not np.shape(g):
+            raise ValueError(
+                f"{name_of(tx)}: updates{path_str(path)}: expected a first axis of examples, got {check.describe(g)}; "
+                "give the gradients of single examples: jax.vmap(jax.grad(loss), (None, 0))(params, batch)"
+            )
+    return jax.tree.map(lambda g: jax.ShapeDtypeStruct(np.shape(g)[1:], dtypes.dtype_of(g)), updates)
+
+
+def _check_place_of_sums(tx: Any) -> None:
+    """Refuse a transformation that would be given the gradients of single examples, but holds none that sums them."""
+    held = getattr(tx, "parts", ())
+    for part in held[1:] if _sums_examples(tx) else held:
+        if _sums_examples(part):
+            raise ValueError(
+                f"{name_of(tx)}: {name_of(part)} is given the gradients of single examples: "
+                "it must be the first stage of a chain, which no other transformation holds"
+            )
 
 
 # Checks of arguments and results.

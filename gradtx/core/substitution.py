@@ -7,7 +7,18 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["with_results_replaced"]
+from gradtx.core import numerics
+
+__all__ = ["anew", "with_results_replaced"]
+
+
+def anew(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, for which XLA shares nothing with what it computes elsewhere.
+
+    Its arguments and constants are behind barriers, as by `numerics.again`. So XLA:CPU writes none of them to memory,
+    neither to share it nor, as it does before it adds up an array, to have a number in the shape of that array.
+    """
+    return lambda *args: with_results_replaced(function, numerics.again(args), lambda i, x: x, numerics.again)
 
 
 def with_results_replaced(

@@ -40,7 +40,8 @@ class GradientTransformation(Spec, abstract=True):
         state = tx.init(params)
         updates, state = tx.update(grads, state, params)
 
-    `init, update = tx` unpacks it. Make one from two functions, `GradientTransformation(init_fn, update_fn)`, or derive
+    `init, update = tx` unpacks it, and `tx[0]` is `init`. Make one from two functions,
+    `GradientTransformation(init_fn, update_fn)` or `GradientTransformation(init=init_fn, update=update_fn)`. Or derive
     a class whose fields are the hyper-parameters, and write its methods `init_fn` and `update_fn`. If it is a formula
     per parameter, derive from `Leafwise` instead.
 
@@ -74,6 +75,9 @@ class GradientTransformation(Spec, abstract=True):
     "Whether it computes with leaves, which must be floating-point arrays then, or only hands them on."
     elementwise: ClassVar[bool] = False
     "Whether each element's update depends on that element alone (of a container, apart from what its parts do)."
+    sums_examples: ClassVar[bool] = False
+    """Whether it is given the gradients of single examples, along a first axis that the parameters do not have, and
+    sums over it. It must be the first stage then."""
     keeps_state: ClassVar[bool] = False
     "Whether `update_fn` takes the argument `gradtx.core.run.PROCEED`, and keeps the state itself where that is false."
     takes_half_precision: ClassVar[bool] = False
@@ -86,13 +90,22 @@ class GradientTransformation(Spec, abstract=True):
 
     if TYPE_CHECKING:  # without defaults, mypy would ask every class without fields for the two functions
 
-        def __init__(self, init_fn: Callable[..., Any] = ..., update_fn: Callable[..., Any] = ...) -> None: ...
+        def __init__(
+            self,
+            init_fn: Callable[..., Any] = ...,
+            update_fn: Callable[..., Any] = ...,
+            *,
+            init: Callable[..., Any] = ...,
+            update: Callable[..., Any] = ...,
+        ) -> None: ...
     else:
 
         def __new__(cls, *args, **kwargs):
             if not cls.registered_name and cls is not GradientTransformation:
                 raise TypeError(f"{cls.__name__} is abstract: derive a class from it, or use one that there is")
-            made = _OfFunctions if cls is GradientTransformation else cls
+            made = cls
+            if cls is GradientTransformation:
+                made, kwargs = _OfFunctions, _by_own_names(kwargs)
             return super().__new__(made, *args, **kwargs)
 
         def __init__(self, init_fn, update_fn):
@@ -101,8 +114,17 @@ class GradientTransformation(Spec, abstract=True):
     def __iter__(self) -> Iterator[Callable[..., Any]]:
         return iter((self.init, self.update))
 
+    def __getitem__(self, index: int) -> Callable[..., Any]:
+        """`tx[0]` is `tx.init` and `tx[1]` is `tx.update`, as of a pair; the stages of a chain are in `stages`."""
+        return (self.init, self.update)[index]
+
+    def __len__(self) -> int:
+        return 2
+
     def init(self, params: Tree) -> Any:
         """The state before the first update.
+
+        Given a tree of `jax.ShapeDtypeStruct`, it returns one: the shapes and dtypes of the state, without any memory.
 
         Raises:
             TypeError: a leaf is not a floating-point array.
@@ -160,6 +182,17 @@ GradientTransformationExtraArgs = GradientTransformation
 "Another name of the same class, because every transformation of gradtx takes extra arguments."
 
 
+_OWN_NAMES = {"init": "init_fn", "update": "update_fn"}
+"What the two functions are called in optax, where they are fields, and here, where `init` and `update` are methods."
+
+
+def _by_own_names(functions: Mapping[str, Any]) -> dict[str, Any]:
+    own = {_OWN_NAMES.get(name, name): function for name, function in functions.items()}
+    if len(own) < len(functions):
+        raise TypeError(f"GradientTransformation: a function is given twice: {', '.join(functions)}")
+    return own
+
+
 class _OfFunctions(GradientTransformation, name="GradientTransformation"):
     """A transformation that is made of two functions."""
 
@@ -168,11 +201,16 @@ class _OfFunctions(GradientTransformation, name="GradientTransformation"):
     init_fn: Callable[..., Any]
     update_fn: Callable[..., Any]
 
-    def __init__(self, init_fn: Callable[..., Any], update_fn: Callable[..., Any]) -> None:
-        for name, value in (("init_fn", init_fn), ("update_fn", update_fn)):
+    @functools.wraps(GradientTransformation.__init__)
+    def __init__(self, *functions: Any, **named: Any) -> None:
+        try:
+            given = inspect.signature(self.__init__).bind(*functions, **_by_own_names(named)).arguments
+        except TypeError as error:
+            raise TypeError(f"GradientTransformation: {error}: it takes init_fn and update_fn") from None
+        for name, value in given.items():
             if not callable(value):
                 raise TypeError(f"GradientTransformation: {name} must be a function, got {check.describe(value)}")
-        self._set(init_fn=init_fn, update_fn=update_fn)
+        self._set(**given)
 
 
 _OfFunctions.__name__ = "GradientTransformation"  # the name under which it prints

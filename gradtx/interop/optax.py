@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core import dtypes, norms, numerics
-from gradtx.core.check import describe
+from gradtx.core import check, dtypes, norms, numerics
 from gradtx.core.transformation import GradientTransformation
 from gradtx.core.tree import Tree
 
@@ -49,7 +48,7 @@ def to_optax(tx: GradientTransformation) -> "optax.GradientTransformationExtraAr
     """
     if not isinstance(tx, GradientTransformation):
         cure = f": call it, {tx.__name__}(...)" if isinstance(tx, type) else ""
-        raise TypeError(f"to_optax: expected a gradtx transformation, got {describe(tx)}{cure}")
+        raise TypeError(f"to_optax: expected a gradtx transformation, got {check.describe(tx)}{cure}")
     try:
         import optax
     except ImportError as error:
@@ -80,9 +79,13 @@ def incremental_update(new_tensors: Tree, old_tensors: Tree, step_size: Any) -> 
 
     For a debiased average that is kept up by the optimizer, see `params_ema`.
 
+    Raises:
+        ValueError: the trees have different structures.
+
     >>> incremental_update(jnp.array([1.0]), jnp.array([0.0]), 0.25)
     Array([0.25], dtype=float32)
     """
+    check.same_structure("incremental_update: new_tensors", new_tensors, old_tensors, "old_tensors")
 
     def mix(new: Any, old: Any) -> Array:
         share = jnp.asarray(1.0 if step_size is None else step_size)
@@ -116,7 +119,7 @@ def scale_gradient(inputs: Tree, scale: Any) -> Tree:
     Array(3., dtype=float32, weak_type=True)
     """
     if jnp.ndim(scale) or isinstance(scale, str) or jnp.iscomplexobj(scale):
-        raise TypeError(f"scale_gradient: scale must be a real scalar, got {describe(scale)}")
+        raise TypeError(f"scale_gradient: scale must be a real scalar, got {check.describe(scale)}")
     if not isinstance(scale, jax.Array) and scale == 0:
         return jax.lax.stop_gradient(inputs)
     scale = jax.lax.stop_gradient(jnp.asarray(scale))
@@ -162,7 +165,7 @@ class MultiNormalDiagFromLogScale:
         x = jnp.asarray(x).astype(self._dtype)
         axes = len(self._shape)
         if x.shape[x.ndim - axes :] != self._shape or x.ndim < axes:
-            raise ValueError(f"multi_normal: expected the last axes {self._shape}, got {describe(x)}")
+            raise ValueError(f"multi_normal: expected the last axes {self._shape}, got {check.describe(x)}")
         distance = (x - self._along(self._mean, x)) * self._along(jnp.exp(-self._log_scale), x)
         terms = -0.5 * distance * distance - self._along(self._log_scale, x) - 0.5 * math.log(2 * math.pi)
         return jnp.sum(terms, range(-axes, 0))
@@ -186,7 +189,7 @@ class MultiNormalDiagFromLogScale:
 def _real_array(name: str, x: Any) -> Array:
     x = jnp.asarray(x)
     if jnp.iscomplexobj(x) or not jnp.issubdtype(x.dtype, jnp.number):
-        raise TypeError(f"multi_normal: {name} must be real numbers, got {describe(x)}")
+        raise TypeError(f"multi_normal: {name} must be real numbers, got {check.describe(x)}")
     return dtypes.strong(x) if dtypes.is_inexact(x) else x.astype(jnp.result_type(float))
 
 

@@ -160,7 +160,7 @@ class Adamax(tables.Adamax, Optimizer):
 
 
 class Nadam(tables.Nadam, Optimizer):
-    last_weights = (Weight("{name}/u_product", "mu_product", "*"),)
+    last_weights = (Weight("{name}/u_product", "mu_product"),)
 
 
 class Adafactor(tables.Adafactor, Optimizer):

@@ -10,8 +10,10 @@ from gradtx.core.hyperparams import Decay, Flag, NonNegative, Rate
 from gradtx.core.leafwise import Leafwise
 from gradtx.core.numerics import abs_sq, ema, quotient, sqrt, unbiased, zeros
 from gradtx.core.tree import Tree
+from gradtx.masks.masks import Mask
 from gradtx.optimizers.adam import corrected_mean, scale_by_adam
 from gradtx.optimizers.radam import rectified, scale_by_radam
+from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale_by_learning_rate
 
 __all__ = ["ScaleByBeliefState", "adabelief", "scale_by_belief"]
@@ -65,7 +67,10 @@ class scale_by_belief(Leafwise):
 
 
 class adabelief(Optimizer):
-    """AdaBelief: `scale_by_belief`, then a step of size `learning_rate`."""
+    """AdaBelief: `scale_by_belief`, decoupled weight decay, then a step of size `learning_rate`.
+
+    θ ← θ − η (u + λ θ)
+    """
 
     learning_rate: Rate
     "Step size; 1e-3 is usual."
@@ -75,9 +80,14 @@ class adabelief(Optimizer):
     eps_root: NonNegative = scale_by_belief.eps_root
     nesterov: Flag = scale_by_belief.nesterov
     rectify: Flag = scale_by_belief.rectify
+    weight_decay: NonNegative = 0.0
+    "Strength λ of the weight decay, multiplied by the learning rate; 1e-2 is usual in the authors' code."
+    mask: Mask = None
+    "The leaves to decay, all by default; usually not biases and norms."
 
     def expand(self) -> chain:
         return chain(
             scale_by_belief.of(self),
+            add_decayed_weights.of(self),
             scale_by_learning_rate.of(self),
         )

@@ -62,8 +62,8 @@ class scale_by_adadelta(Leafwise):
 class adadelta(Optimizer):
     """Adadelta: an L2 penalty, `scale_by_adadelta`, then a step of `learning_rate` times the update."""
 
-    learning_rate: Rate
-    "Factor of the step; the paper has 1.0. Keras has 1e-3, with which the parameters hardly move."
+    learning_rate: Rate | None = None
+    "Factor of the step, by default the paper's 1. Keras has 1e-3, with which the parameters hardly move."
     rho: Decay = scale_by_adadelta.rho
     eps: NonNegative = scale_by_adadelta.eps
     weight_decay: NonNegative = 0.0
@@ -75,5 +75,5 @@ class adadelta(Optimizer):
         return chain(
             add_decayed_weights.of(self, mask=self.weight_decay_mask),
             scale_by_adadelta.of(self),
-            scale_by_learning_rate.of(self),
+            scale_by_learning_rate(1.0 if self.learning_rate is None else self.learning_rate),
         )

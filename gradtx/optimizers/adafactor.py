@@ -1,6 +1,6 @@
 """Adafactor: the second moment of a matrix is stored as a row and a column."""
 
-from typing import Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -10,6 +10,7 @@ from gradtx.core.hyperparams import (
     Decay,
     DType,
     Flag,
+    Function,
     NonNegative,
     NonNegativeInt,
     Positive,
@@ -27,6 +28,10 @@ from gradtx.transforms.decay import add_decayed_weights
 from gradtx.transforms.scaling import scale, scale_by_learning_rate, scale_by_param_block_rms
 
 __all__ = ["FactoredState", "adafactor", "scale_by_factored_rms"]
+
+
+DecayRateFunction = Annotated[Any, Function("(step, decay_rate)")]
+"A function of the number of steps made before and of the exponent, which gives the decay rate of a running mean."
 
 
 class FactoredState(NamedTuple):
@@ -67,6 +72,9 @@ class scale_by_factored_rms(Leafwise):
     "Smallest size that both axes of a factored leaf must have; 128 is usual."
     epsilon: NonNegative = 1e-30
     "ε, added to the squared gradient; 1e-30 is usual."
+    decay_rate_fn: DecayRateFunction | None = None
+    """A function (t − 1 − t₀, c) that gives β, by default the one above. Because that tends to 1, a bound is usual in
+    long runs: Zhai et al., https://arxiv.org/abs/2106.04560"""
     axes: Literal["largest", "last"] = "largest"
     "Which two axes to factor of a leaf that has more: the largest, or the last, as in the paper's code and in Keras."
 
@@ -79,7 +87,7 @@ class scale_by_factored_rms(Leafwise):
         return zeros_over(param, first), zeros_over(param, second), unused[2]
 
     def leaf(self, g: Array, v_row: Array, v_col: Array, v: Array, *, t: Array) -> tuple[Array, Array, Array, Array]:
-        beta = 1 - jnp.maximum(t - self.step_offset, 1) ** -self.decay_rate
+        beta = self._decay_rate_at(jnp.maximum(t - self.step_offset, 1))
         axes = self._factored_axes(g.shape)
         if axes is None:
             v = ema(v, abs_sq(g) + self.epsilon, beta)
@@ -90,6 +98,12 @@ class scale_by_factored_rms(Leafwise):
         rows = rsqrt(v_row) * sqrt(jnp.mean(v_row, second - (first < second), keepdims=True))
         factors = jnp.expand_dims(rows, first) * jnp.expand_dims(rsqrt(v_col), second)
         return g * factors, v_row, v_col, v
+
+    def _decay_rate_at(self, t: Array) -> Array:
+        """β in the t-th step, t = 1, 2, …"""
+        if self.decay_rate_fn is None:
+            return 1 - t**-self.decay_rate
+        return jnp.asarray(self.decay_rate_fn(t - 1, self.decay_rate)).astype(t.dtype)
 
     def _factored_axes(self, shape: tuple[int, ...]) -> tuple[int, int] | None:
         """The second largest and the largest axis (or the last two), if both are large enough to be factored."""
@@ -108,8 +122,8 @@ class adafactor(Optimizer):
     The numbers are those of optax and Keras; `torch_adafactor` has torch's. A schedule may begin at 0.
     """
 
-    learning_rate: Rate
-    "Step size relative to the scale of each leaf; 1e-3 to 1e-2 are usual."
+    learning_rate: Rate | None = None
+    "Step size relative to the scale of each leaf; 1e-3 to 1e-2 are usual. `None` is 1, for updates scaled elsewhere."
     min_dim_size_to_factor: PositiveInt = scale_by_factored_rms.min_dim_size_to_factor
     decay_rate: NonNegative = scale_by_factored_rms.decay_rate
     decay_offset: NonNegativeInt = scale_by_factored_rms.step_offset
@@ -133,7 +147,8 @@ class adafactor(Optimizer):
         stages: list[Transformation] = [scale_by_factored_rms.of(self, step_offset=self.decay_offset, epsilon=self.eps)]
         if self.clipping_threshold is not None:
             stages.append(clip_by_block_rms(self.clipping_threshold))
-        stages.append(scale_by_learning_rate.of(self, flip_sign=False))
+        rate = 1.0 if self.learning_rate is None else self.learning_rate
+        stages.append(scale_by_learning_rate(rate, flip_sign=False))
         if self.multiply_by_parameter_scale:
             stages.append(scale_by_param_block_rms())
         if self.momentum is not None:

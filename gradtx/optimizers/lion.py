@@ -1,12 +1,12 @@
 """Lion: the sign of an interpolation between momentum and gradient."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core.compose import Optimizer, chain
-from gradtx.core.hyperparams import Decay, DType, NonNegative, Rate
+from gradtx.core.hyperparams import Decay, DType, NonNegative, Positive, Rate
 from gradtx.core.leafwise import Leafwise
 from gradtx.core.numerics import ema, zeros
 from gradtx.core.tree import Tree
@@ -32,8 +32,9 @@ class scale_by_lion(Leafwise):
         u = sign(β₁ m + (1 − β₁) g)
         m ← β₂ m + (1 − β₂) g
 
-    The updates are −1, 0 or 1. Unless β₂ < β₁ / 2, they are computed from the new m as sign(ρ m + (1 − ρ) g) with
-    ρ = β₁ / β₂, which is the same: the old m need not be kept then, and the update writes no temporary.
+    The updates are −1, 0 or 1; in the modes `"smooth"` and `"refined"` small ones stay small. Unless β₂ < β₁ / 2, they
+    are computed from the new m as sign(ρ m + (1 − ρ) g) with ρ = β₁ / β₂, which is the same: the old m need not be kept
+    then, and the update writes no temporary.
 
     Chen et al., 2023, Algorithm 2. https://arxiv.org/abs/2302.06675
     """
@@ -46,15 +47,23 @@ class scale_by_lion(Leafwise):
     "Decay rate β₂ of the momentum; 0.98 to 0.99 are usual."
     mu_dtype: DType | None = None
     "Dtype of the momentum; by default that of the computation."
+    mode: Literal["hard", "smooth", "refined"] = "hard"
+    "What stands for the sign of x: the sign itself, tanh(κ x), or x clipped to magnitude 1."
+    smooth_beta: Positive = 1.0
+    "κ, how steep the tanh of the mode `'smooth'` is: 1 is usual; the larger, the nearer to the sign."
 
     def init_leaf(self, param: Array) -> tuple[Array]:
         return (zeros(param, self.mu_dtype),)
 
     def leaf(self, g: Array, mu: Array) -> tuple[Array, Array]:
         new = ema(mu, g, self.b2)
-        if self._is_in_new_momentum():
-            return jnp.sign(ema(new, g, self.b1 / self.b2)), new
-        return jnp.sign(ema(mu, g, self.b1)), new
+        x = ema(new, g, self.b1 / self.b2) if self._is_in_new_momentum() else ema(mu, g, self.b1)
+        return self._sign(x), new
+
+    def _sign(self, x: Array) -> Array:
+        if self.mode == "smooth":
+            return jnp.tanh(self.smooth_beta * x)
+        return jnp.sign(x) if self.mode == "hard" else jnp.where(jnp.abs(x) < 1, x, jnp.sign(x))
 
     def _is_in_new_momentum(self) -> bool:
         """Whether the update can be computed from the new momentum. If β₁ or β₂ is an array, that is not known."""

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core.compose import Optimizer, chain
-from gradtx.core.hyperparams import Decay, DType, NonNegative, Rate
+from gradtx.core.hyperparams import Decay, DType, Flag, NonNegative, Rate
 from gradtx.core.leafwise import Leafwise
-from gradtx.core.numerics import abs_sq, ema, quotient, real_dtype, sqrt, unbiased, zeros
+from gradtx.core.numerics import abs_sq, ema, quotient, sqrt, unbiased, zeros
 from gradtx.core.transformation import Transformation
 from gradtx.core.tree import Tree
 from gradtx.masks.masks import Mask
@@ -36,8 +36,8 @@ class ScaleByNadamState(NamedTuple):
     "Like the parameters: running mean of the gradient."
     nu: Tree
     "Like the parameters, real: running mean of its square."
-    mu_product: Tree
-    "A scalar for each leaf, the same for all: the product of the values that the momentum has had."
+    mu_product: Array
+    "float32[]: the product of the values that the momentum has had."
 
 
 class scale_by_nadam(Leafwise):
@@ -54,6 +54,7 @@ class scale_by_nadam(Leafwise):
     """
 
     State = ScaleByNadamState
+    observed = ("mu_product",)
 
     b1: Decay = scale_by_adam.b1
     "Decay rate β₁ of the first moment, and the final value of the momentum; 0.9 is usual."
@@ -64,19 +65,24 @@ class scale_by_nadam(Leafwise):
     momentum_decay: NonNegative = 4e-3
     "ψ, the pace at which the momentum grows: 0.004 for about 25 000 steps, 1 for about 100."
 
-    def init_leaf(self, param: Array) -> tuple[Array, Array, Array]:
-        nu = jnp.real(zeros(param))
-        return zeros(param, self.mu_dtype), nu, jnp.ones((), real_dtype(nu.dtype))
+    def first_observed(self, params: Tree) -> dict[str, Array]:
+        return {"mu_product": jnp.ones((), jnp.result_type(float))}
 
-    def leaf(self, g: Array, mu: Array, nu: Array, mu_product: Array, *, t: Array) -> tuple[Array, Array, Array, Array]:
+    def observe(self, updates: Tree, state: ScaleByNadamState) -> dict[str, Array]:
+        t = state.count.astype(state.mu_product.dtype) + 1
+        return {"mu_product": state.mu_product * self._momentum(t)}
+
+    def init_leaf(self, param: Array) -> tuple[Array, Array]:
+        return zeros(param, self.mu_dtype), jnp.real(zeros(param))
+
+    def leaf(self, g: Array, mu: Array, nu: Array, *, t: Array, mu_product: Array) -> tuple[Array, Array, Array]:
         now, ahead = self._momentum(t), self._momentum(t + 1)
-        product = mu_product * now
         mu = ema(mu, g, self.b1)
         nu = ema(nu, abs_sq(g), self.b2)
-        of_mu, of_g = ahead / (1 - product * ahead), (1 - now) / (1 - product)
+        of_mu, of_g = ahead / (1 - mu_product * ahead), (1 - now) / (1 - mu_product)
         mean = of_mu.astype(mu.dtype) * mu + of_g.astype(g.dtype) * g
         root = sqrt(unbiased(nu, self.b2, t) + self.eps_root)
-        return quotient(mean, root + self.eps, self.eps), mu, nu, product
+        return quotient(mean, root + self.eps, self.eps), mu, nu
 
     def _momentum(self, t: Array) -> Array:
         return self.b1 * (1 - 0.5 * 0.96 ** (self.momentum_decay * t))
@@ -87,6 +93,9 @@ class nadam(Optimizer):
 
     The momentum is constant, as in optax, unless `momentum_decay` is given. In torch and Keras 2 that is 0.004, in
     Keras 3 it is 1.
+
+    Raises:
+        ValueError: `momentum_decay` without `nesterov`.
 
     >>> import gradtx
     >>> gradtx.nadam(2e-3, momentum_decay=4e-3).expanded
@@ -100,8 +109,14 @@ class nadam(Optimizer):
     eps: NonNegative = scale_by_nadam.eps
     eps_root: NonNegative = scale_by_nadam.eps_root
     mu_dtype: DType | None = scale_by_nadam.mu_dtype
+    nesterov: Flag = True
+    "Whether to look one step ahead, usually so; without it this is `adam`."
     momentum_decay: NonNegative | None = None
     "ψ, the pace at which the momentum grows; 0.004 in torch, 1 in Keras 3, and `None` for a constant momentum."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse_pace_without_nesterov(self)
 
     def expand(self) -> chain:
         return chain(_nesterov_adam(self), scale_by_learning_rate.of(self))
@@ -113,6 +128,9 @@ class nadamw(Optimizer):
         θ ← θ − η (u + λ θ)
 
     where u is the update of `scale_by_nadam`, or that of `scale_by_adam(nesterov=True)`.
+
+    Raises:
+        ValueError: `momentum_decay` without `nesterov`.
     """
 
     learning_rate: Rate
@@ -126,7 +144,12 @@ class nadamw(Optimizer):
     "Strength λ of the weight decay, multiplied by the learning rate; 1e-4 to 1e-2 are usual."
     mask: Mask = None
     "The leaves to decay, all by default; usually not biases and norms."
+    nesterov: Flag = nadam.nesterov
     momentum_decay: NonNegative | None = nadam.momentum_decay
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _refuse_pace_without_nesterov(self)
 
     def expand(self) -> chain:
         return chain(
@@ -136,9 +159,17 @@ class nadamw(Optimizer):
         )
 
 
+def _refuse_pace_without_nesterov(tx: nadam | nadamw) -> None:
+    if tx.momentum_decay is not None and not tx.nesterov:
+        raise ValueError(
+            f"{type(tx).__name__}: momentum_decay is the pace of Nesterov's momentum: leave out nesterov=False, or "
+            "momentum_decay"
+        )
+
+
 def _nesterov_adam(tx: nadam | nadamw) -> Transformation:
     """The first stage, with or without a growing momentum."""
-    return scale_by_adam.of(tx, nesterov=True) if tx.momentum_decay is None else scale_by_nadam.of(tx)
+    return scale_by_adam.of(tx) if tx.momentum_decay is None else scale_by_nadam.of(tx)
 
 
 class ScaleByAlgoperfNadamState(NamedTuple):

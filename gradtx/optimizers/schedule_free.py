@@ -160,8 +160,6 @@ def _with_warm_up(learning_rate: Any, steps: int | None) -> Any:
 
 def _inside_schedule_free(tx: Any, direction: list[Transformation], rate: Any) -> schedule_free:
     """`schedule_free` around the stages of `direction`, weight decay and steps of this rate."""
-    weight_decay: Any = tx.weight_decay
-    decays = not (weight_decay is None or (isinstance(weight_decay, float) and weight_decay == 0))
-    decay = [add_decayed_weights(weight_decay)] if decays else []  # pyright: ignore[reportArgumentType]
+    decay = [] if tx.weight_decay is None else [add_decayed_weights(tx.weight_decay)]
     base = chain(*direction, *decay, scale_by_learning_rate(rate))
     return schedule_free(base, rate, tx.b1, tx.weight_lr_power, tx.state_dtype, tx.r)

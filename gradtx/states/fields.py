@@ -79,7 +79,11 @@ def _entries_to_search(node: Any, inside: bool) -> Iterator[tuple[Any, Any, bool
 
 def holds_states(name: str) -> bool:
     """Whether a field of this name holds states or named values, rather than a tree like the parameters."""
-    return name.endswith(("_state", "_states")) or name in ("hyperparams", "info", "measurement", "measurements")
+    return name.endswith(("_state", "_states")) or name in _OF_VALUES
+
+
+_OF_VALUES = ("hyperparams", "info", "measurement", "measurements")
+"Names of fields that hold named values."
 
 
 def _entries(node: Any) -> Iterator[tuple[Any, str, Any]]:
@@ -129,15 +133,15 @@ def key_names(path: Path) -> tuple[str, ...]:
 # By name.
 
 
-def get_all_with_path(state: Any, key: str, filtering: Filter | None = None) -> list[tuple[Path, Any]]:
+def get_all_with_path(tree: Any, key: str, filtering: Filter | None = None) -> list[tuple[Path, Any]]:
     """Path and value of every field that `key` names, outer ones first. A class of states names those states."""
-    found = [(field.path, unboxed(field.value)) for field in _matches(state, key)]
+    found = [(field.path, unboxed(field.value)) for field in _matches(tree, key)]
     if not found:
-        found = list(_states_called(state, key))
+        found = list(_states_called(tree, key))
     return [(path, value) for path, value in found if filtering is None or filtering(path, value)]
 
 
-def get(state: Any, key: str, default: Any = _REQUIRED, filtering: Filter | None = None) -> Any:
+def get(tree: Any, key: str, default: Any = _REQUIRED, filtering: Filter | None = None) -> Any:
     """The value of the field that `key` names.
 
     Of an injected hyper-parameter the value in `hyperparams` is meant, not the record that a stage inside keeps.
@@ -154,17 +158,17 @@ def get(state: Any, key: str, default: Any = _REQUIRED, filtering: Filter | None
     KeyError: "'count' names 2 fields: '1.0.count' (ScaleByAdamState), '1.1.count' (ScaleByLearningRateState); write
     more of the path, 'ScaleByAdamState.count' say"
     """
-    found = unshadowed(get_all_with_path(state, key, filtering))
+    found = unshadowed(get_all_with_path(tree, key, filtering))
     if len(found) == 1:
         return found[0][1]
     if found:
-        raise KeyError(_ambiguous(state, key, [path for path, _ in found]))
+        raise KeyError(_ambiguous(tree, key, [path for path, _ in found]))
     if default is not _REQUIRED:
         return default
-    raise KeyError(_unknown(state, key))
+    raise KeyError(_unknown(tree, key, filtering))
 
 
-def replace(state: Any, filtering: Filter | None = None, /, **values: Any) -> Any:
+def replace(tree: Any, filtering: Filter | None = None, /, **values: Any) -> Any:
     """A copy of the state with other values in all fields of these names. A function is applied to the old value.
 
     A number takes the dtype of what it replaces, so that nothing is compiled again.
@@ -181,14 +185,14 @@ def replace(state: Any, filtering: Filter | None = None, /, **values: Any) -> An
     Array([1., 1.], dtype=float32)
     """
     for key, value in values.items():
-        found = get_all_with_path(state, key, filtering)
+        found = get_all_with_path(tree, key, filtering)
         if not found:
-            raise KeyError(_unknown(state, key))
+            raise KeyError(_unknown(tree, key, filtering))
         chosen = unshadowed(found)
         for path, old in chosen:
-            _refuse_records(state, path)
-            state = _put(state, path, _fitted(path, value(old) if callable(value) else value, old))
-    return state
+            _refuse_records(tree, path)
+            tree = _put(tree, path, _fitted(path, value(old) if callable(value) else value, old))
+    return tree
 
 
 def _matches(state: Any, key: str) -> list[Field]:
@@ -230,7 +234,9 @@ def unshadowed(found: list[tuple[Path, Any]]) -> list[tuple[Path, Any]]:
     ]
 
 
-def _unknown(state: Any, key: str) -> str:
+def _unknown(state: Any, key: str, filtering: Filter | None) -> str:
+    if filtering is not None and (found := get_all_with_path(state, key)):
+        return f"no field {key!r} passes the filter; there is {', '.join(repr(_name(path)) for path, _ in found)}"
     known = sorted({key_names(field.path)[-1] for field in fields(state)})
     return f"no field {key!r} in the state; its fields are {', '.join(known) or 'none'}"
 
@@ -317,10 +323,14 @@ def map_params(
 
     `rest` are trees like the parameters: the parameters themselves, or their shardings. Each of their leaves goes to
     `f` together with the corresponding leaf of the state, even where the shapes differ, as those of Adafactor's rows
-    and columns and of the memory of L-BFGS do. Leaves that a mask hides are left alone. `transform_non_params` is
-    applied to everything else: counters, norms, hyper-parameters.
+    and columns and of the memory of L-BFGS do. Leaves that a mask hides are left alone, unless `is_leaf` is true of
+    their `MaskedNode`. `transform_non_params` is applied to everything else: counters, norms, hyper-parameters.
 
     Without `rest`, a field is taken to be like the parameters if the state's class does not declare it an array.
+
+    Raises:
+        ValueError: the state is that of another transformation; or it is a plain dict, of which it is not known
+            without `rest` what in it is like the parameters.
 
     >>> import gradtx
     >>> tx = gradtx.adam(0.1)
@@ -349,11 +359,24 @@ def _is_like_params(state: Any, field: Field, rest: tuple[Tree, ...], is_leaf: A
     if declared in (Array, jax.typing.ArrayLike) or is_injected(field.path):
         return False
     if not rest:
+        _refuse_undeclared(field)
         return declared is not None
     treedef = jax.tree.structure(field.value, is_leaf=is_hidden)
     if jax.tree_util.treedef_is_leaf(treedef) and declared is None:
         return False
     return treedef == jax.tree.structure(rest[0], is_leaf=is_leaf) or _is_prefix(treedef, rest[0], is_leaf)
+
+
+def _refuse_undeclared(field: Field) -> None:
+    """Refuse an entry of a dict that is a state, unless it is a number and so cannot be like the parameters."""
+    names, value = key_names(field.path), field.value
+    is_number = jax.tree_util.all_leaves([value]) and np.ndim(value) == 0
+    if issubclass(field.holder, Mapping) and names[-2:-1] not in [(name,) for name in _OF_VALUES] and not is_number:
+        raise ValueError(
+            f"map_params: the state is a dict, so it is not known whether its entry {_name(field.path)!r} is like the "
+            "parameters: give them, map_params(tx, lambda leaf, param: ..., state, params), or make the state a "
+            "NamedTuple with annotations"
+        )
 
 
 def _is_prefix(treedef: Any, tree: Tree, is_leaf: Any) -> bool:
@@ -373,7 +396,10 @@ def _declared(cls: type, name: str) -> Any:
 
 
 def _map_hidden(f: Callable[..., Any], value: Tree, rest: tuple[Tree, ...], is_leaf: Any) -> Tree:
-    leaves, treedef = jax.tree.flatten(value, is_leaf=lambda x: is_hidden(x) or (is_leaf is not None and is_leaf(x)))
+    is_asked_for = is_leaf or (lambda x: False)
+    leaves, treedef = jax.tree.flatten(value, is_leaf=lambda x: is_hidden(x) or is_asked_for(x))
     beside = [treedef.flatten_up_to(tree) for tree in rest]
     columns = zip(leaves, *beside, strict=True)
-    return treedef.unflatten([leaf if is_hidden(leaf) else f(leaf, *others) for leaf, *others in columns])
+    return treedef.unflatten(
+        [leaf if is_hidden(leaf) and not is_asked_for(leaf) else f(leaf, *others) for leaf, *others in columns]
+    )

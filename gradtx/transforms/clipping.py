@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core import dtypes, norms, numerics
+from gradtx.core import check, dtypes, norms, numerics
 from gradtx.core.hyperparams import Axes, Axis, NonNegative
 from gradtx.core.leafwise import Leafwise
 from gradtx.core.tree import Tree
@@ -18,6 +18,8 @@ __all__ = [
     "clip_by_block_rms",
     "clip_by_global_norm",
     "clip_by_norm",
+    "unitwise_clip",
+    "unitwise_norm",
 ]
 
 
@@ -113,8 +115,8 @@ class clip_by_global_norm(Leafwise):
     max_norm: NonNegative
     "Largest L2 norm c of the whole tree; 1 is usual."
 
-    def init_fn(self, params: Tree) -> ClipByGlobalNormState:
-        return ClipByGlobalNormState(jnp.zeros((), jnp.float32), numerics.counter())
+    def first_observed(self, params: Tree) -> dict[str, Array]:
+        return {"grad_norm": jnp.zeros((), jnp.float32), "clipped": numerics.counter()}
 
     def observe(self, updates: Tree, state: ClipByGlobalNormState) -> dict[str, Array]:
         norm, finite_norm = norms.norm_and_finite_norm(updates)
@@ -156,22 +158,23 @@ class adaptive_grad_clip(Leafwise):
             raise ValueError("adaptive_grad_clip: give axis or output_axis, not both")
 
     def leaf(self, g: Array, *, param: Array) -> Array:
-        axes = self._axes(g.shape)
+        axes = _unit_axes(g.shape, self.axis, self.output_axis)
         bound = self.clipping * jnp.maximum(_norm_over(param, axes), self.eps)
         norm = _norm_over(g, axes)
         too_long = (norm > bound) & jnp.isfinite(norm)
         return g * jnp.where(too_long, bound / jnp.where(too_long, norm, 1), 1).astype(g.dtype)
 
-    def _axes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The axes that a unit extends over."""
-        ndim = len(shape)
-        if self.axis is not None and ndim:
-            return self.axis if isinstance(self.axis, tuple) else (self.axis,)
-        if sum(size != 1 for size in shape) <= 1:
-            return tuple(range(ndim))
-        if self.output_axis is not None:
-            return all_but(self.output_axis, ndim)
-        return (0,) if ndim <= 3 else all_but(-1, ndim)
+
+def _unit_axes(shape: tuple[int, ...], axis: Any = None, output_axis: int | None = None) -> tuple[int, ...]:
+    """The axes that an output unit extends over."""
+    ndim = len(shape)
+    if axis is not None and ndim:
+        return axis if isinstance(axis, tuple) else (axis,)
+    if sum(size != 1 for size in shape) <= 1:
+        return tuple(range(ndim))
+    if output_axis is not None:
+        return all_but(output_axis, ndim)
+    return (0,) if ndim <= 3 else all_but(-1, ndim)
 
 
 def _norm_over(x: Array, axes: tuple[int, ...]) -> Array:
@@ -179,6 +182,32 @@ def _norm_over(x: Array, axes: tuple[int, ...]) -> Array:
     largest = jnp.max(jnp.abs(x), axes, keepdims=True, initial=0)
     unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
     return unit * numerics.sqrt(jnp.sum(numerics.abs_sq(x * (1 / unit).astype(x.dtype)), axes, keepdims=True))
+
+
+def unitwise_norm(x: Array, axis: int | tuple[int, ...] | None = None) -> Array:
+    """The L2 norm of each output unit, in the shape of `x`: the units are those of `adaptive_grad_clip(axis=axis)`.
+
+    >>> import jax.numpy as jnp
+    >>> unitwise_norm(jnp.array([[3.0, 1.0], [4.0, 0.0]]))
+    Array([[5., 1.],
+           [5., 1.]], dtype=float32)
+    """
+    return jnp.broadcast_to(_norm_over(x, _unit_axes(x.shape, axis)), x.shape)
+
+
+def unitwise_clip(g_norm: Array, max_norm: Array, grad: Array, div_eps: float = 1e-6) -> Array:
+    """A gradient with the norms `g_norm`, scaled down to the norms `max_norm` where those are smaller.
+
+    Raises:
+        ValueError: the three are not of the same shape.
+
+    >>> import jax.numpy as jnp
+    >>> unitwise_clip(jnp.array([5.0, 5.0]), jnp.array([1.0, 9.0]), jnp.array([3.0, 4.0]))
+    Array([0.6, 4. ], dtype=float32)
+    """
+    for name, norm in {"g_norm": g_norm, "max_norm": max_norm}.items():
+        check.same_shapes(f"unitwise_clip: {name}", norm, grad, "the gradient")
+    return jnp.where(g_norm < max_norm, grad, grad * (max_norm / jnp.maximum(g_norm, div_eps)))
 
 
 def _shrink(bound: Any, norm: Array) -> Array:

@@ -96,6 +96,21 @@ def _held(*trees: Any) -> Any:
     return jax.tree.map(jax.lax.stop_gradient, trees)
 
 
+def _print_failure(search: str, info: Any, value: Array, slope: Array, rate: Array) -> None:
+    """Print how a search went, if it has not met all of its conditions."""
+    count, *errors = info._fields
+    text = (
+        f"{search}: no step size met the conditions. The search began at the value {{value}} with the slope {{slope}} "
+        f"along the updates, which must be negative. It ended at the step size {{rate}} after {{{count}}} evaluations: "
+        + ", ".join(f"{error} {{{error}}}" for error in errors)
+    )
+    numbers = {**info._asdict(), "value": value, "slope": slope, "rate": rate}
+    for name in numbers.keys() - {count}:  # float64 may be unknown to the thread that prints
+        numbers[name] = numbers[name].astype(jnp.float32)
+    failed = functools.reduce(jnp.logical_or, [numbers[error] > 0 for error in errors])
+    jax.lax.cond(failed, lambda numbers: jax.debug.print(text, **numbers), lambda numbers: None, numbers)
+
+
 # Backtracking.
 
 
@@ -166,6 +181,8 @@ class scale_by_backtracking_linesearch(GradientTransformation):
     "δ: the same, as a share of the function's value."
     store_grad: Flag = False
     "Whether to compute the gradient after the step, for `value_and_grad_from_state`."
+    verbose: Flag = False
+    "Whether to print the numbers of a search that fails, also from compiled programs."
 
     def init_fn(self, params: Tree) -> ScaleByBacktrackingLinesearchState:
         dtype = scalar_dtype(params)
@@ -199,10 +216,12 @@ class scale_by_backtracking_linesearch(GradientTransformation):
         rate, reached, error, steps = jax.lax.while_loop(goes_on, lambda s: evaluate(s[0] * shrink, s[3]), first)
         helps = (error <= 0) | (reached < value)
         restart = _restart(helps, value, slope, guess, shrink * rate)
+        info = BacktrackingLinesearchInfo(steps, jnp.where(jnp.isfinite(error), error, jnp.finfo(dtype).max))
+        if self.verbose:
+            _print_failure("scale_by_backtracking_linesearch", info, value, slope, rate)
         rate, reached = jnp.where(helps, rate, 0), jnp.where(helps, reached, value)
         step = _step(rate, updates)
         new_grad = jax.grad(f)(apply_updates(*_held(params, step))) if self.store_grad else None
-        info = BacktrackingLinesearchInfo(steps, jnp.where(jnp.isfinite(error), error, jnp.finfo(dtype).max))
         return step, ScaleByBacktrackingLinesearchState(rate, reached, new_grad, info, restart)
 
     def _first_guess(self, last: Array, restart: Array) -> Array:
@@ -322,6 +341,7 @@ class scale_by_zoom_linesearch(GradientTransformation):
     "Difference of the two step sizes of a bracket at which the search is content with a decrease."
     initial_guess_strategy: InitialGuess = "keep"
     "`'keep'`: begin at the last step size, for gradient descent; `'one'`: at 1, for (quasi-)Newton directions."
+    verbose: Flag = scale_by_backtracking_linesearch.verbose
 
     def init_fn(self, params: Tree) -> ScaleByZoomLinesearchState:
         dtype = scalar_dtype(params)
@@ -351,6 +371,8 @@ class scale_by_zoom_linesearch(GradientTransformation):
         search = jax.lax.while_loop(lambda s: ~s.done & (s.steps < self.max_linesearch_steps), advance, search)
         info = ZoomLinesearchInfo(search.steps, search.decrease_error, search.curvature_error)
         reached = search.low
+        if self.verbose:
+            _print_failure("scale_by_zoom_linesearch", info, start.value, start.slope, reached.rate)
         restart = _restart(reached.rate > 0, start.value, start.slope, guess, search.next_rate)
         new_state = ScaleByZoomLinesearchState(reached.rate, reached.value, search.grad, info, restart)
         return _step(reached.rate, updates), new_state

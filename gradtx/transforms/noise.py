@@ -24,7 +24,7 @@ class KeyKind:
         if isinstance(value, jax.Array):
             if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
                 value = jax.random.key_data(value)
-            if value.dtype == jnp.uint32 and value.shape == _data(0).shape:
+            if value.dtype == jnp.uint32 and value.shape == key_data_of(0).shape:
                 return value
             if jnp.issubdtype(value.dtype, jnp.integer) and value.shape == ():
                 return value
@@ -33,9 +33,10 @@ class KeyKind:
         raise TypeError(f"{where} must be an integer seed or one key (jax.random.key(0)), got {check.describe(value)}")
 
 
-def _data(key: Any) -> Array:
-    """A key as the plain numbers that checkpoints can hold."""
-    return key if isinstance(key, jax.Array) and key.ndim else jax.random.key_data(jax.random.key(key))
+def key_data_of(key: Any) -> Array:
+    """A key as the plain numbers that checkpoints can hold, in a buffer of its own."""
+    own = isinstance(key, jax.Array) and key.ndim
+    return jnp.array(key, copy=True) if own else jax.random.key_data(jax.random.key(key))
 
 
 Key = Annotated[Any, KeyKind()]
@@ -71,17 +72,23 @@ class add_noise(GradientTransformation):
     "An integer seed or a random key; runs that should differ need different ones."
 
     def init_fn(self, params: Tree) -> AddNoiseState:
-        return AddNoiseState(numerics.counter(), jnp.array(_data(self.key), copy=True))
+        return AddNoiseState(numerics.counter(), key_data_of(self.key))
 
     def update_fn(self, updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, AddNoiseState]:
         count = numerics.increment(state.count)
-        key = jax.random.fold_in(jax.random.wrap_key_data(state.rng_key), count)
         t = count.astype(jnp.float32)
         deviation = numerics.sqrt(jnp.asarray(self.eta, t.dtype) * t ** -jnp.asarray(self.gamma, t.dtype))
-        leaves, treedef = jax.tree.flatten(updates)
-        noisy = [g + _noise(jax.random.fold_in(key, i), g, deviation) for i, g in enumerate(leaves)]
-        return treedef.unflatten(noisy), AddNoiseState(count, state.rng_key)
+        noise = standard_normal(state.rng_key, count, updates)
+        noisy = jax.tree.map(lambda g, n: g + deviation.astype(g.dtype) * n, updates, noise)
+        return noisy, AddNoiseState(count, state.rng_key)
 
 
-def _noise(key: Array, g: Array, deviation: Array) -> Array:
-    return deviation.astype(g.dtype) * jax.random.normal(key, g.shape, g.dtype)
+def standard_normal(rng_key: Array, count: Array, like: Tree) -> Tree:
+    """Draws of N(0, 1) like the leaves: a function of the key, the number of the step and the leaf's position.
+
+    Each leaf has a key of its own, and so has each step.
+    """
+    key = jax.random.fold_in(jax.random.wrap_key_data(rng_key), count)
+    leaves, treedef = jax.tree.flatten(like)
+    draws = [jax.random.normal(jax.random.fold_in(key, i), x.shape, x.dtype) for i, x in enumerate(leaves)]
+    return treedef.unflatten(draws)

@@ -39,8 +39,8 @@ def per_example_global_norm_clip(grads: Tree, l2_norm_clip: Any) -> tuple[Tree, 
     >>> per_example_global_norm_clip({"w": jnp.array([[0.0, 0.0], [3.0, 4.0], [0.0, 0.5]])}, 1.0)
     ({'w': Array([0.6, 1.3], dtype=float32)}, Array(1, dtype=int32))
     """
-    grads = _batch("per_example_global_norm_clip", grads)
-    return _clipped_sum(grads, _bound("per_example_global_norm_clip: l2_norm_clip", l2_norm_clip))
+    grads = batch_of_examples("per_example_global_norm_clip: grads", grads)
+    return clipped_sum(grads, _bound("per_example_global_norm_clip: l2_norm_clip", l2_norm_clip))
 
 
 def per_example_layer_norm_clip(grads: Tree, global_l2_norm_clip: Any, uniform: bool = True) -> tuple[Tree, Tree]:
@@ -68,16 +68,16 @@ def per_example_layer_norm_clip(grads: Tree, global_l2_norm_clip: Any, uniform: 
     >>> per_example_layer_norm_clip([jnp.array([[3.0, 4.0], [0.0, 0.5]])], 1.0)
     ([Array([0.6, 1.3], dtype=float32)], [Array(1, dtype=int32)])
     """
-    grads = _batch("per_example_layer_norm_clip", grads)
+    grads = batch_of_examples("per_example_layer_norm_clip: grads", grads)
     bound = _bound("per_example_layer_norm_clip: global_l2_norm_clip", global_l2_norm_clip)
     leaves, treedef = jax.tree.flatten(grads)
     sizes = [math.prod(leaf.shape[1:]) for leaf in leaves]
     shares = [1 / len(leaves) if uniform else size / max(sum(sizes), 1) for size in sizes]
-    pairs = [_clipped_sum(leaf, bound * math.sqrt(share)) for leaf, share in zip(leaves, shares, strict=True)]
+    pairs = [clipped_sum(leaf, bound * math.sqrt(share)) for leaf, share in zip(leaves, shares, strict=True)]
     return treedef.unflatten([total for total, _ in pairs]), treedef.unflatten([clipped for _, clipped in pairs])
 
 
-def _clipped_sum(grads: Tree, bound: Array) -> tuple[Tree, Array]:
+def clipped_sum(grads: Tree, bound: Array) -> tuple[Tree, Array]:
     """Σᵢ gᵢ · min(1, c / ‖gᵢ‖), and how many of the factors are less than 1."""
     leaves = jax.tree.leaves(grads)
     if not leaves:
@@ -96,11 +96,11 @@ def _clipped_sum(grads: Tree, bound: Array) -> tuple[Tree, Array]:
     return jax.tree.map(total, grads), jnp.sum(is_long, dtype=jnp.int32)
 
 
-def _batch(name: str, grads: Tree) -> Tree:
+def batch_of_examples(name: str, grads: Tree) -> Tree:
     """The gradients as floating-point arrays that all have the same first axis."""
     length = None
     for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
-        where = f"{name}: grads{path_str(path)}"
+        where = f"{name}{path_str(path)}"
         if not isinstance(leaf, jax.Array | np.ndarray) or not jnp.issubdtype(leaf.dtype, np.number):
             raise TypeError(f"{where}: expected an array of numbers, got {check.describe(leaf)}")
         length = leaf.shape[0] if length is None and leaf.ndim else length

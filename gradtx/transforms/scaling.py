@@ -5,10 +5,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core import dtypes, norms, numerics
+from gradtx.core import dtypes, norms
 from gradtx.core.hyperparams import Flag, NonNegative, Number, Positive, Rate
 from gradtx.core.leafwise import Leafwise
-from gradtx.core.tree import Tree
 
 __all__ = [
     "ScaleByLearningRateState",
@@ -86,9 +85,6 @@ class scale_by_learning_rate(Leafwise):
     "Learning rate η, the size of a step: a number or a schedule."
     flip_sign: Flag = True
     "Whether to step against the updates, which is descent, or along them."
-
-    def init_fn(self, params: Tree) -> ScaleByLearningRateState:
-        return ScaleByLearningRateState(numerics.counter(), jnp.asarray(self.learning_rate, jnp.float32))
 
     def leaf(self, g: Array) -> Array:
         return dtypes.scaled(-self.learning_rate if self.flip_sign else self.learning_rate, g)

@@ -1,9 +1,10 @@
 """Hyper-parameters that live in the state, where they can be read, logged and changed between steps."""
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, ParamSpec, Self, overload
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, ParamSpec, Protocol, Self, overload
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +13,21 @@ from jax import Array
 
 from gradtx.core import check, numerics
 from gradtx.core.compose import Container, TransformationKind
-from gradtx.core.hyperparams import DType, Names, NamesKind, Optional, Real, is_schedule
+from gradtx.core.extras import Extras
+from gradtx.core.hyperparams import DType, Names, NamesKind, Optional, Real, is_schedule, is_stateful
 from gradtx.core.run import init_stage, update_stage
 from gradtx.core.transformation import GradientTransformation, Transformation
 from gradtx.core.tree import Tree
 from gradtx.transforms.scaling import scale
 
-__all__ = ["InjectStatefulHyperparamsState", "WrappedScheduleState", "inject_factory", "inject_hyperparams"]
+__all__ = [
+    "InjectStatefulHyperparamsState",
+    "StatefulSchedule",
+    "WrappedSchedule",
+    "WrappedScheduleState",
+    "inject_factory",
+    "inject_hyperparams",
+]
 
 
 P = ParamSpec("P")
@@ -32,6 +41,62 @@ class WrappedScheduleState(NamedTuple):
     "int32[]: updates made so far."
 
 
+class StatefulSchedule(Protocol):
+    """A hyper-parameter that follows a state of its own: what `inject_hyperparams` takes besides functions of a count.
+
+    Extra arguments of the update are passed to `update` and to the call, so that the value may depend on the loss.
+
+    >>> import gradtx
+    >>> import jax.numpy as jnp
+    >>> class halved_where_worse(StatefulSchedule):
+    ...     def init(self):
+    ...         return jnp.array([jnp.inf, 0.1])
+    ...     def update(self, state, *, value, **extra):
+    ...         best, rate = state
+    ...         return jnp.array([jnp.minimum(best, value), jnp.where(value > best, rate / 2, rate)])
+    ...     def __call__(self, state, **extra):
+    ...         return state[1]
+    >>> tx = gradtx.inject_hyperparams(gradtx.sgd)(halved_where_worse())
+    >>> state = tx.init(jnp.ones(1))
+    >>> for value in (2.0, 3.0, 1.0):
+    ...     updates, state = tx.update(jnp.ones(1), state, value=value)
+    >>> updates
+    Array([-0.05], dtype=float32)
+    """
+
+    def init(self) -> Any:
+        """The state before the first update."""
+        ...
+
+    def update(self, state: Any, **extra: Any) -> Any:
+        """The state after an update."""
+        ...
+
+    def __call__(self, state: Any, **extra: Any) -> Any:
+        """The value for the next update."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class WrappedSchedule(StatefulSchedule):
+    """A function of the number of updates made, as a stateful schedule."""
+
+    schedule_fn: Callable[[Array], Any]
+    "The function."
+
+    def init(self) -> WrappedScheduleState:
+        """The clock before the first update."""
+        return WrappedScheduleState(numerics.counter())
+
+    def update(self, state: WrappedScheduleState, **extra: Any) -> WrappedScheduleState:
+        """The clock, one tick later."""
+        return WrappedScheduleState(numerics.increment(state.count))
+
+    def __call__(self, state: WrappedScheduleState, **extra: Any) -> Any:
+        """The value of the function now."""
+        return self.schedule_fn(state.count)
+
+
 class InjectStatefulHyperparamsState(NamedTuple):
     """The state of `inject_hyperparams`."""
 
@@ -39,8 +104,8 @@ class InjectStatefulHyperparamsState(NamedTuple):
     "int32[]: updates made so far."
     hyperparams: dict[str, Array]
     "float32[] each, by name: the values for the next update; of scheduled ones, the values in the last update."
-    hyperparams_states: dict[str, WrappedScheduleState]
-    "The clock of each scheduled hyper-parameter, by its name."
+    hyperparams_states: dict[str, Any]
+    "The clock of each scheduled hyper-parameter, or the state of its `StatefulSchedule`, by its name."
     inner_state: Any
     "The state of the transformation whose hyper-parameters are injected."
 
@@ -67,29 +132,49 @@ class _Injecting(Container, abstract=True):
         start = {name: 0.5 if is_schedule(value) else value for name, value in self.initial().items()}
         return (self.made(start),)
 
+    @functools.cached_property
+    def sums_examples(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the transformation that is made does."""
+        return getattr(self.parts[0], "sums_examples", False)
+
+    @functools.cached_property
+    def _schedules(self) -> dict[str, StatefulSchedule]:
+        """The schedules among the hyper-parameters, by name."""
+        given = {name: value for name, value in self.initial().items() if is_schedule(value)}
+        return {name: value if is_stateful(value) else WrappedSchedule(value) for name, value in given.items()}
+
+    @functools.cached_property
+    def extras(self) -> Extras:
+        """Those of the transformation, and of stateful schedules."""
+        stateful = [value for value in self._schedules.values() if not isinstance(value, WrappedSchedule)]
+        own = [Extras.of(function, skip=1) for value in stateful for function in (value.update, value)]
+        return functools.reduce(Extras.joined, own, Extras.union(self.parts))
+
     def init_fn(self, params: Tree) -> InjectStatefulHyperparamsState:
-        count, initial = numerics.counter(), self.initial()
-        values = {name: self._value(name, given, count) for name, given in initial.items()}
-        clocks = {name: WrappedScheduleState(count) for name, given in initial.items() if is_schedule(given)}
+        states = {name: schedule.init() for name, schedule in self._schedules.items()}
+        values = self._values(self.initial(), states, {})
         inner_state = init_stage(self.made(values), params)
-        return InjectStatefulHyperparamsState(count, values, clocks, inner_state)
+        return InjectStatefulHyperparamsState(numerics.counter(), values, states, inner_state)
 
     def update_fn(
         self, updates: Tree, state: InjectStatefulHyperparamsState, params: Tree = None, **extra: Any
     ) -> tuple[Tree, InjectStatefulHyperparamsState]:
-        initial = self.initial()
-        self._check(initial, state)
-        values = {
-            name: self._value(name, given if is_schedule(given) else state.hyperparams[name], state.count)
-            for name, given in initial.items()
-        }
+        self._check(self.initial(), state)
+        values = self._values(state.hyperparams, state.hyperparams_states, extra)
         new, inner_state = update_stage(self.made(values), updates, state.inner_state, params, extra)
+        states = {
+            name: schedule.update(state.hyperparams_states[name], **extra) for name, schedule in self._schedules.items()
+        }
         count = numerics.increment(state.count)
-        clocks = {name: WrappedScheduleState(count) for name in state.hyperparams_states}
-        return new, InjectStatefulHyperparamsState(count, values, clocks, inner_state)
+        return new, InjectStatefulHyperparamsState(count, values, states, inner_state)
 
-    def _value(self, name: str, given: Any, count: Array) -> Array:
-        value = jnp.asarray(given(count) if is_schedule(given) else given)
+    def _values(self, given: Mapping[str, Any], states: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+        """The hyper-parameters of one update: those of schedules anew, the others as they are given."""
+        now = {name: schedule(states[name], **extra) for name, schedule in self._schedules.items()}
+        return {name: self._value(name, now.get(name, value)) for name, value in given.items()}
+
+    def _value(self, name: str, given: Any) -> Array:
+        value = jnp.asarray(given)
         if value.shape != () or not _is_real_dtype(value.dtype):
             raise ValueError(f"{type(self).__name__}: {name} must be a real scalar, got {check.describe(value)}")
         known = not value.weak_type and jnp.issubdtype(value.dtype, jnp.floating)
@@ -156,7 +241,7 @@ class _InjectHyperparams(_Injecting, name="inject_hyperparams"):
     (Array([-0.25], dtype=float32), {'learning_rate': Array(0.25, dtype=float32)})
     """
 
-    inner: Annotated[Any, InjectedKind()]
+    inner_factory: Annotated[Any, InjectedKind()]
     "A transformation; or a class or function that makes one, for the other spelling."
     static_args: Names = ()
     "Names of hyper-parameters that are not injected."
@@ -165,15 +250,17 @@ class _InjectHyperparams(_Injecting, name="inject_hyperparams"):
     names: Names | None = None
     "Names of the hyper-parameters to inject, all of them by default."
 
-    def __new__(cls, inner: Any = None, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(inner, type) or (callable(inner) and not hasattr(inner, "update")):
-            return functools.partial(_inject_into, inner, *_options(*args, **kwargs))
+    def __new__(cls, inner_factory: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(inner_factory, type) or (callable(inner_factory) and not hasattr(inner_factory, "update")):
+            options = _options(*args, **kwargs)
+            _check_static_args(inner_factory, options[0])
+            return functools.partial(_inject_into, inner_factory, *options)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_dtype("inject_hyperparams", self.hyperparam_dtype)
-        known = _names_of(self.inner).values()
+        known = _names_of(self.inner_factory).values()
         if unknown := [name for name in (*self.static_args, *(self.names or ())) if name not in known]:
             raise ValueError(
                 f"inject_hyperparams: no hyper-parameter {', '.join(unknown)} to inject; there is {', '.join(known)}"
@@ -184,7 +271,7 @@ class _InjectHyperparams(_Injecting, name="inject_hyperparams"):
 
     def made(self, values: Mapping[str, Any]) -> Transformation:
         by_path = {path: values[name] for name, (path, _) in self._chosen.items()}
-        return _with_hyperparams(lambda path, value: by_path.get(path, value), self.inner)
+        return _with_hyperparams(lambda path, value: by_path.get(path, value), self.inner_factory)
 
     def dtype(self) -> Any:
         return self.hyperparam_dtype
@@ -192,8 +279,8 @@ class _InjectHyperparams(_Injecting, name="inject_hyperparams"):
     @functools.cached_property
     def _chosen(self) -> dict[str, tuple[Path, Any]]:
         """Path and value of each injected hyper-parameter, by name."""
-        values = _hyperparams(self.inner)
-        chosen = {name: (path, values[path]) for path, name in _names_of(self.inner).items()}
+        values = _hyperparams(self.inner_factory)
+        chosen = {name: (path, values[path]) for path, name in _names_of(self.inner_factory).items()}
         wanted = chosen if self.names is None else self.names
         return {name: item for name, item in chosen.items() if name in wanted and name not in self.static_args}
 
@@ -279,7 +366,7 @@ if TYPE_CHECKING:  # a class cannot say that calling it with a class gives a fun
 
     @overload
     def inject_hyperparams(
-        inner: Callable[P, Any],
+        inner_factory: Callable[P, Any],
         static_args: str | Iterable[str] = (),
         hyperparam_dtype: Any = None,
         names: str | Iterable[str] | None = None,
@@ -287,14 +374,14 @@ if TYPE_CHECKING:  # a class cannot say that calling it with a class gives a fun
 
     @overload
     def inject_hyperparams(
-        inner: GradientTransformation | Transformation,
+        inner_factory: GradientTransformation | Transformation,
         static_args: str | Iterable[str] = (),
         hyperparam_dtype: Any = None,
         names: str | Iterable[str] | None = None,
     ) -> _InjectHyperparams: ...
 
     def inject_hyperparams(
-        inner: Any, static_args: Any = (), hyperparam_dtype: Any = None, names: Any = None
+        inner_factory: Any, static_args: Any = (), hyperparam_dtype: Any = None, names: Any = None
     ) -> Any: ...
 
 else:
@@ -348,12 +435,7 @@ class inject_factory(_Injecting):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_dtype("inject_factory", self.hyperparam_dtype)
-        known = inspect.signature(self.factory).parameters
-        if unknown := [name for name in self.static_args if name not in known]:
-            raise ValueError(
-                f"inject_factory: static_args: {self.factory.__name__} has no argument {', '.join(unknown)}; "
-                f"it has {', '.join(known)}"
-            )
+        _check_static_args(self.factory, self.static_args)
 
     def initial(self) -> Mapping[str, Any]:
         return {
@@ -376,6 +458,17 @@ class inject_factory(_Injecting):
         return _flat(bound)
 
 
+def _check_static_args(factory: Callable[..., Any], static_args: Any) -> None:
+    """Refuse names that are no arguments of the class or function, as soon as they are given."""
+    known = inspect.signature(factory).parameters
+    names = NamesKind().convert("inject_hyperparams: static_args", static_args)
+    if unknown := [name for name in names if name not in known]:
+        name = getattr(factory, "__name__", repr(factory))
+        raise ValueError(
+            f"inject_hyperparams: static_args: {name} has no argument {', '.join(unknown)}; it has {', '.join(known)}"
+        )
+
+
 def _inject_into(
     factory: Callable[..., Any], static_args: Any, dtype: Any, names: Any, *args: Any, **kwargs: Any
 ) -> Any:
@@ -383,8 +476,6 @@ def _inject_into(
         inner = factory(*args, **kwargs)
         known = _names_of(inner).values()
         static = NamesKind().convert("inject_hyperparams: static_args", static_args)
-        if unknown := [name for name in static if name not in inner.field_kinds()]:
-            raise ValueError(f"inject_hyperparams: static_args: {factory.__name__} has no {', '.join(unknown)}")
         return _InjectHyperparams(inner, tuple(name for name in static if name in known), dtype, names)
     if names is not None:
         raise ValueError("inject_hyperparams: names go with a transformation; for a function, give static_args")

@@ -1,8 +1,9 @@
 """Let a transformation see some of the leaves only."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from gradtx.core.compose import Container, Inner
+from gradtx.core.hyperparams import Flag
 from gradtx.core.tree import Tree
 from gradtx.masks.masks import Mask, mask_leaves
 from gradtx.wrappers.sharing import MaskedState, Share, init_shares, update_shares
@@ -16,6 +17,7 @@ class OnVisible(Container, abstract=True):
     State = MaskedState
     keeps_state = True
     elementwise = False  # which leaf an element is in matters
+    mask_compatible_extra_args: ClassVar[bool] = True
 
     def _visible(self, params: Tree) -> list[bool]:
         """The leaves to apply the other transformation to."""
@@ -34,7 +36,8 @@ class OnVisible(Container, abstract=True):
     ) -> tuple[Tree, MaskedState]:
         (inner,) = self.parts
         visible = self._visible(updates if params is None else params)
-        new, states = update_shares({"inner": Share(inner, visible)}, updates, {"inner": state}, params, extra)
+        shares, states = {"inner": Share(inner, visible)}, {"inner": state}
+        new, states = update_shares(shares, updates, states, params, extra, self.mask_compatible_extra_args)
         return self._with_others(new, visible), states["inner"]
 
 
@@ -46,7 +49,7 @@ class masked(OnVisible):
     to treat leaves in different ways, `partition` or `param_groups`.
 
     Hidden leaves need not be floating-point, and have no state. An extra argument that is a tree like the updates is
-    hidden in the same places.
+    hidden in the same places, unless `mask_compatible_extra_args=False`.
 
     Raises:
         ValueError: the mask is neither a tree like the parameters nor a prefix of it, or is a pattern without a match.
@@ -67,6 +70,8 @@ class masked(OnVisible):
     "The transformation of the leaves in the mask."
     mask: Mask
     "The leaves to apply `inner` to."
+    mask_compatible_extra_args: Flag = True  # pyright: ignore[reportIncompatibleVariableOverride]
+    "Whether extra arguments that are trees like the updates are hidden in the same places, or handed on as they are."
 
     def _visible(self, params: Tree) -> list[bool]:
         return mask_leaves("masked: mask", self.mask, params)

@@ -4,7 +4,7 @@ import functools
 import itertools
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from gradtx.core import check
 from gradtx.core.compose import Container, Inner, TransformationKind, identity
@@ -15,6 +15,7 @@ from gradtx.masks.hiding import visible_only
 from gradtx.masks.labels import Labels, PairsKind, label_leaves
 from gradtx.masks.paths import first_matches, leaf_names
 from gradtx.masks.rules import is_label
+from gradtx.wrappers.masked import masked
 from gradtx.wrappers.sharing import MaskedState, Share, init_shares, update_shares
 
 __all__ = [
@@ -38,6 +39,7 @@ class _Grouping(Container, abstract=True):
     State = PartitionState
     keeps_state = True
     elementwise = False  # which leaf an element is in matters
+    mask_compatible_extra_args: ClassVar[bool] = True
 
     def _groups(self) -> Mapping[Any, Transformation]:
         """The transformation of each label."""
@@ -63,7 +65,8 @@ class _Grouping(Container, abstract=True):
                 f"got one for {_names(state.inner_states)}: it was made with other groups"
             )
         shares = self._shares(updates if params is None else params)
-        updates, states = update_shares(shares, updates, state.inner_states, params, extra)
+        hides_extra = self.mask_compatible_extra_args
+        updates, states = update_shares(shares, updates, state.inner_states, params, extra, hides_extra)
         return updates, PartitionState(states)
 
     def _shares(self, params: Tree) -> dict[Any, Share]:
@@ -127,6 +130,7 @@ class partition(_Grouping):
     the parameters."""
     allow_unused: Flag = False
     "Whether there may be transformations whose label no leaf has; by default that is an error."
+    mask_compatible_extra_args: Flag = masked.mask_compatible_extra_args  # pyright: ignore
 
     def _groups(self) -> Mapping[Any, Transformation]:
         return self.transforms

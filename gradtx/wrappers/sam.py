@@ -111,6 +111,16 @@ class sam(Container):
     "Whether the adversary's state is reset after each step of the optimizer."
     opaque_mode: Flag = False
     "Whether one call of `update` makes all steps, with `grad_fn`."
+    batch_axis_name: str | None = None
+    "In opaque mode, the axis of `pmap` or `vmap`, if any, over which what `grad_fn` gives is averaged."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batch_axis_name is not None and not self.opaque_mode:
+            raise ValueError(
+                "sam: batch_axis_name is for opaque_mode=True; otherwise average the gradients before the update: "
+                f"jax.lax.pmean(grads, {self.batch_axis_name!r})"
+            )
 
     @functools.cached_property
     def extras(self) -> Extras:
@@ -156,6 +166,8 @@ class sam(Container):
             step, adv_state = self._climb(updates, adv_state, adv_params, extra)
             adv_params = apply_updates(adv_params, dtypes.cast_like(step, adv_params))
             updates = grad_fn(adv_params, i)
+            if self.batch_axis_name is not None:
+                updates = jax.lax.pmean(updates, self.batch_axis_name)
         new, opt_state = update_stage(self.optimizer, updates, state.opt_state, params, extra)
         return new, SAMState(state.steps_since_sync, opt_state, self._reset(adv_state, params), None)
 

@@ -42,16 +42,19 @@ def update_shares(
     states: Mapping[Label, MaskedState],
     params: Tree,
     extra: Mapping[str, Any],
+    hides_extra: bool = True,
 ) -> tuple[Tree, dict[Label, MaskedState]]:
     """The updates, those of each leaf by the transformation whose it is, and the new states.
 
-    A leaf that nobody sees keeps its update. Extra arguments that are trees like the updates are hidden with them.
+    A leaf that nobody sees keeps its update. If `hides_extra`, extra arguments that are trees like the updates are
+    hidden with them.
     """
     leaves, treedef = jax.tree.flatten(updates)
     new_states: dict[Label, MaskedState] = {}
     for label, (tx, visible) in shares.items():
         own_params = params if params is None else hide(params, visible)
-        own_extra = {name: hide(x, visible) if _is_tree_like(treedef, x) else x for name, x in extra.items()}
+        trees = {name for name, x in extra.items() if hides_extra and _is_tree_like(treedef, x)}
+        own_extra = {name: hide(x, visible) if name in trees else x for name, x in extra.items()}
         new, state = update_stage(tx, hide(updates, visible), states[label].inner_state, own_params, own_extra)
         changed = iter(jax.tree.leaves(new))
         leaves = [next(changed) if on else leaf for leaf, on in zip(leaves, visible, strict=True)]

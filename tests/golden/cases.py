@@ -29,6 +29,16 @@ def zero_at_first(schedule: Any, t: Any) -> Any:
     return jnp.where(t == 0, 0.0, schedule(t))
 
 
+def from_one(schedule: Any) -> Any:
+    """A schedule whose package counts its steps from 1."""
+    return functools.partial(call_ahead, schedule)
+
+
+def call_ahead(schedule: Any, t: Any) -> Any:
+    """The value that gradtx's schedule has one step later."""
+    return schedule(t + 1)
+
+
 ascent = gx.scale(-1.0)
 "What torch calls `maximize`: the gradient turned round before anything else."
 
@@ -45,6 +55,9 @@ def by_mask(mask, inside, outside):
     """One transformation for the leaves in the mask, another for the rest."""
     return gx.partition({"inside": inside, "outside": outside}, gx.label_by_mask(mask, "inside", "outside"))
 
+
+of_64_examples = gx.stateless_with_tree_map(lambda g, _: 64 * g * g)
+"The estimate of a Gauss–Newton diagonal from the gradient itself."
 
 matrices = {"v5": False, "m4x3": True, "m8x16": True}
 
@@ -269,6 +282,33 @@ TRAJECTORIES = {
     "pytorch_optimizer:novograd_1_B": gx.chain(  # its mean begins at the first term
         gx.scale_by_novograd(0.0, 0.95, weight_decay=0.05), gx.dampened_trace(0.9, 0.9), rate(0.02)
     ),
+    # AdEMAMix.
+    "epfl:ademamix_ademamix_0_A": gx.ademamix(0.01, alpha=2.0),
+    "epfl:ademamix_ademamix_1_A": gx.ademamix(
+        0.01,
+        b2=0.95,
+        b3=from_one(gx.half_life_schedule(0.9, 0.99, 20)),
+        alpha=from_one(gx.linear_schedule(0.0, 5.0, 15)),
+        weight_decay=0.1,
+    ),
+    "optax:ademamix_0_A": gx.ademamix(0.01),
+    "pytorch_optimizer:ademamix_0_A": gx.ademamix(0.01),
+    "pytorch_optimizer:ademamix_1_A": gx.ademamix(
+        0.01,
+        b2=0.95,
+        b3=from_one(gx.half_life_schedule(0.9, 0.99, 20)),
+        alpha=from_one(gx.linear_schedule(0.0, 3.0, 20)),
+        weight_decay=0.1,
+    ),
+    "optax:simplified_ademamix_0_A": gx.simplified_ademamix(1e-3),
+    # ADOPT.
+    "epfl:adopt_adopt_0_A": gx.adopt(0.01),
+    "epfl:adopt_adopt_1_B": gx.chain(  # nor do the parameters decay in the first step, which only measures
+        gx.scale_by_adopt(0.85, 0.95), decay(lambda t: jnp.where(t > 0, 0.1, 0.0)), rate(0.02)
+    ),
+    "epfl:adopt_adopt_2_A": gx.chain(decay(lambda t: jnp.where(t > 0, 0.05, 0.0)), gx.adopt(0.01, use_clipping=False)),
+    "epfl:adopt_adopt_3_C": gx.adopt(0.01),
+    "optax:adopt_0_A": gx.adopt(0.01),
     # Lion.
     "lion_pytorch:lion_0_A": gx.lion(0.01, weight_decay=0.0),
     "lion_pytorch:lion_1_B": gx.lion(0.01, 0.95, 0.98, weight_decay=0.1),
@@ -281,6 +321,13 @@ TRAJECTORIES = {
     "keras:lion_0_A": gx.lion(0.01, weight_decay=0.1),
     "keras3:Lion__default": gx.lion(1e-3, weight_decay=0.0),
     "keras3:Lion__wd": gx.lion(0.01, 0.8, 0.95, weight_decay=0.1),
+    # Sophia. The recorded gradient stands for that of drawn labels, of a batch of 64, in every fifth step.
+    "epfl:sophiag_0_A": gx.sophia(
+        0.01, eps=1e-15, weight_decay=0.1, gamma=0.04, update_interval=5, hessian_diagonal_fn=of_64_examples
+    ),
+    "epfl:sophiag_1_A": gx.sophia(
+        0.01, 0.9, 0.95, 1e-15, 0.2, gamma=0.1, update_interval=5, hessian_diagonal_fn=of_64_examples
+    ),
     # LAMB and LARS.
     "optax:lamb_0_A": gx.lamb(0.01),
     "optax:lamb_1_C": gx.lamb(0.02, weight_decay=0.1),
@@ -387,6 +434,58 @@ TRAJECTORIES = {
         gx.chain(gx.scale_by_muon(ns_steps=3, beta=0.8, eps=1e-7, nesterov=False, form="sum"), rate(0.02)),
         gx.adam(0.02, eps=1e-7, eps_hat=True),
     ),
+    # Step sizes found from distances.
+    "prodigyopt:prodigy_0_A": gx.prodigy(),
+    "prodigyopt:prodigy_1_A": gx.prodigy(
+        estim_lr0=1e-3, weight_decay=0.1, use_bias_correction=True, safeguard_warmup=True
+    ),
+    "prodigyopt:prodigy_2_B": gx.chain(
+        decay(0.05), gx.prodigy(betas=(0.9, 0.95), estim_lr0=1e-3, estim_lr_coef=0.5, growth_rate=1.3)
+    ),
+    "prodigyopt:prodigy_4_C": gx.prodigy(estim_lr0=1e-3),
+    "optax:prodigy_0_A": gx.prodigy(estim_lr0=1e-3, use_bias_correction=True),
+    "pytorch_optimizer:prodigy_0_A": gx.prodigy(),
+    "pytorch_optimizer:prodigy_1_A": gx.prodigy(
+        estim_lr0=1e-3, weight_decay=0.1, use_bias_correction=True, safeguard_warmup=True
+    ),
+    "dadaptation:dadaptadam_0_A": gx.dadapt_adamw(),
+    "dadaptation:dadaptadam_1_A": gx.dadapt_adamw(estim_lr0=1e-3, weight_decay=0.1, growth_rate=1.5),
+    "optax:dadapt_adamw_0_A": gx.dadapt_adamw(use_bias_correction=True),
+    "optax:dadapt_adamw_1_A": gx.dadapt_adamw(estim_lr0=1e-3, weight_decay=0.1, use_bias_correction=True),
+    "pytorch_optimizer:dadaptadam_0_A": gx.dadapt_adamw(),
+    "pytorch_optimizer:dadaptadam_1_A": gx.dadapt_adamw(estim_lr0=1e-3, weight_decay=0.1, growth_rate=1.5),
+    "dog:dog_0_A": gx.params_average(gx.dog(), gamma=8.0),
+    "dog:dog_1_A": gx.params_average(gx.dog(init_step=("heuristic", 0.01), weight_decay=0.1), gamma=8.0),
+    "dog:dog_2_B": gx.params_average(gx.dog(init_step=("learning_rate", 0.01)), gamma=8.0),
+    "dog:ldog_0_A": gx.params_average(gx.ldog(init_step=("heuristic", 0.01)), gamma=8.0),
+    "optax:dog_0_A": gx.dog(),
+    "optax:dog_1_A": gx.dog(init_step=("distance", 0.01)),
+    "optax:dowg_0_A": gx.dowg(),
+    "optax:dowg_1_A": gx.dowg(init_estim_sq_dist=0.01),
+    "mechanic:mechanic_sgd_0_A": gx.mechanize(gx.sgd(0.1)),
+    "parameterfree:cocob_0_A": gx.cocob(),
+    "parameterfree:cocob_1_B": gx.cocob(alpha=10.0, weight_decay=0.05),
+    "parameterfree:cocob_2_C": gx.cocob(alpha=10.0),
+    "optax:cocob_0_A": gx.cocob(),
+    # Step sizes found from the loss.
+    "momo:momo_0_A": gx.momo(),
+    "momo:momo_1_A": gx.momo(0.5, 0.8, 0.1, 0.05, bias_correction=True),
+    "momo:momo_2_A": gx.momo(0.5, adapt_lower_bound=True),
+    "momo:momoadam_0_A": gx.momo_adam(),
+    "momo:momoadam_1_A": gx.momo_adam(0.05, 0.8, 0.95, weight_decay=0.1, divide=False),
+    "momo:momoadam_2_A": gx.momo_adam(0.1, adapt_lower_bound=True),
+    "optax:momo_0_A": gx.momo(),
+    "optax:momo_2_A": gx.momo(0.5, adapt_lower_bound=True),
+    "optax:momo_adam_0_A": gx.momo_adam(),
+    # GaLore. The authors' AdamW adds ε before the bias correction, and decays last: (1 − η λ) (θ − η u).
+    "galore:galore_adamw_0_A": gx.galore(0.01, 2, scale=0.25, base_optimizer=gx.scale_by_adam(eps=1e-6, eps_hat=True)),
+    "galore:galore_adamw_1_D": gx.chain(
+        gx.galore(0.01, 3, 5, base_optimizer=gx.scale_by_adam(0.9, 0.95, 1e-6, eps_hat=True)),
+        gx.scale(1 - 0.01 * 0.1),
+        gx.decay_weights(0.01 * 0.1),
+    ),
+    "optax:galore_0_A": gx.galore(0.01, 2, proj_type="reverse_std"),
+    "optax:galore_1_D": gx.galore(0.01, 3, 5, proj_type="reverse_std"),
     # Clipping.
     "torch_optim:clip_norm_sgd_0_A": gx.chain(gx.clip_by_global_norm(1.0), gx.sgd(0.1, 0.9)),
     "torch_optim:clip_norm_adamw_1_C": gx.chain(gx.clip_by_global_norm(0.5), gx.adamw(0.01, weight_decay=0.01)),
@@ -471,6 +570,8 @@ TRAJECTORIES = {
 READ = {
     "params": lambda state, params: params,
     "avg": gx.eval_params,
+    "d": lambda state, params: tree.get(state, "estim_lr"),
+    "s": lambda state, params: jnp.sum(tree.get(state, "s")),
     "ax": lambda state, params: tree.get(state, "ax"),
     "scale": lambda state, params: tree.get(state, "scale"),
     "x": gx.eval_params,
@@ -579,6 +680,8 @@ PLATEAUS = {
 
 DEVIATING = {
     "known to be wrong: see the manifest's `deviation`": {
+        "optax:acprop_0_A": gx.acprop(0.01),
+        "optax:acprop_1_B": gx.acprop(0.02, 0.85, 0.95, weight_decay=0.1),
         "optax:adan_0_A": gx.adan(0.01),
         "optax:rprop_0_A": gx.rprop(0.01),
         "timm:lookahead_0_A": gx.lookahead(gx.sgd(0.1, 0.9), 5, 0.5),
@@ -627,6 +730,30 @@ DEVIATING = {
     "takes the largest of AdaBelief's second moments so far, as AMSGrad does": {
         "adabelief_pytorch:adabelief_2_A": gx.chain(decay(0.1), gx.adabelief(0.01, eps=1e-8, eps_root=1e-8)),
     },
+    "has a bound or a first step of its own, not those of the authors' ADOPT": {
+        "timm:adopt_0_A": gx.adopt(0.01),
+        "pytorch_optimizer:adopt_0_A": gx.adopt(0.01),
+        "pytorch_optimizer:adopt_1_B": gx.chain(gx.scale_by_adopt(0.85, 0.95), decay(0.1), rate(0.02)),
+        "heavyball:adopt_0_A": gx.adopt(0.01),
+    },
+    "has an AdEMAMix of its own": {
+        "heavyball:ademamix_0_A": gx.ademamix(0.01),
+        "pytorch_optimizer:simplifiedademamix_0_A": gx.simplified_ademamix(1e-3, alpha=1.0),
+        "pytorch_optimizer:simplifiedademamix_1_A": gx.simplified_ademamix(1e-3, 0.95, 0.9, 2.0, weight_decay=0.1),
+    },
+    "estimates the distance from every third element, to save memory": {
+        "prodigyopt:prodigy_3_A": gx.prodigy(betas=(0.9, 0.999), beta3=0.9, estim_lr0=0.01),
+    },
+    "divides by 1 + η λ the parameters alone, not the step as well": {
+        "optax:momo_1_A": gx.momo(0.5, 0.8, 0.1, 0.05),
+        "optax:momo_adam_1_A": gx.momo_adam(0.1, 0.8, 0.95, weight_decay=0.1),
+    },
+    "takes the parameters before the base optimizer's update, and finds Δ anew": {
+        "optax:mechanize_0_A": gx.mechanize(gx.sgd(0.1)),
+    },
+    "in float32 is further from its own equations than the tolerance: see papers/mechanic.py": {
+        "mechanic:mechanic_adam_1_A": gx.mechanize(gx.adam(0.01)),
+    },
     "has a line search of torch's own": {
         "functions:lbfgs_torch_quad_1": gx.lbfgs(memory_size=5),
         "functions:lbfgs_torch_rosen_2": gx.lbfgs(memory_size=10),
@@ -637,7 +764,6 @@ DEVIATING = {
 MISSING = {
     # Variants of Adam and of gradient descent.
     "accsgd": "pytorch_optimizer:accsgd_0_A",
-    "acprop": "optax:acprop_0_A acprop_1_B",
     "adabound": "pytorch_optimizer:adabound_0_A adabound_1_A",
     "adagc": "pytorch_optimizer:adagc_0_A adagc_1_A",
     "adai": "pytorch_optimizer:adai_0_A",
@@ -646,10 +772,6 @@ MISSING = {
     "adapnm": "pytorch_optimizer:adapnm_0_A",
     "adaptive_sgd": "pytorch_optimizer:asgd_0_A",
     "adatam": "pytorch_optimizer:adatam_0_A",
-    "ademamix": """optax:ademamix_0_A pytorch_optimizer:ademamix_0_A ademamix_1_A heavyball:ademamix_0_A
-        epfl:ademamix_ademamix_0_A ademamix_ademamix_1_A bitsandbytes:ademamix8bit_0_A8""",
-    "adopt": """optax:adopt_0_A timm:adopt_0_A pytorch_optimizer:adopt_0_A adopt_1_B heavyball:adopt_0_A
-        epfl:adopt_adopt_0_A adopt_adopt_1_B adopt_adopt_2_A adopt_adopt_3_C""",
     "aggmo": "pytorch_optimizer:aggmo_0_A",
     "aida": "pytorch_optimizer:aida_0_A",
     "amos": "pytorch_optimizer:amos_0_A amos_1_B",
@@ -680,9 +802,6 @@ MISSING = {
     "rose": "pytorch_optimizer:rose_0_A",
     "sgdp": "timm:sgdp_0_B pytorch_optimizer:sgdp_0_A",
     "sgdsai": "pytorch_optimizer:sgdsai_0_A",
-    "simplified_ademamix": """optax:simplified_ademamix_0_A
-        pytorch_optimizer:simplifiedademamix_0_A simplifiedademamix_1_A""",
-    "sophia": "epfl:sophiag_0_A sophiag_1_A",
     "spam": "pytorch_optimizer:spam_0_A",
     "sparse_adam": "torch_optim:sparseadam_0_C",
     "srmm": "pytorch_optimizer:srmm_0_A",
@@ -693,21 +812,11 @@ MISSING = {
     "tam": "pytorch_optimizer:tam_0_A",
     "unscaled_adam": "heavyball:unscaledadamw_0_A",
     # Without a learning rate.
-    "cocob": "optax:cocob_0_A parameterfree:cocob_0_A cocob_1_B cocob_2_C",
     "dadapt_adagrad": "dadaptation:dadaptadagrad_0_A pytorch_optimizer:dadaptadagrad_0_A",
-    "dadapt_adamw": """optax:dadapt_adamw_0_A dadapt_adamw_1_A dadaptation:dadaptadam_0_A dadaptadam_1_A
-        pytorch_optimizer:dadaptadam_0_A dadaptadam_1_A""",
     "dadapt_adan": "dadaptation:dadaptadan_0_A",
     "dadapt_lion": "dadaptation:dadaptlion_0_A pytorch_optimizer:dadaptlion_0_A",
     "dadapt_sgd": "dadaptation:dadaptsgd_0_A dadaptsgd_1_A pytorch_optimizer:dadaptsgd_0_A",
-    "dog": "optax:dog_0_A dog_1_A dog:dog_0_A dog_1_A dog_2_B ldog_0_A",
-    "dowg": "optax:dowg_0_A dowg_1_A",
     "kt": "parameterfree:kt_0_A",
-    "mechanize": "optax:mechanize_0_A mechanic:mechanic_sgd_0_A mechanic_adam_1_A",
-    "momo": "optax:momo_0_A momo_1_A momo_2_A momo:momo_0_A momo_1_A momo_2_A",
-    "momo_adam": "optax:momo_adam_0_A momo_adam_1_A momo:momoadam_0_A momoadam_1_A momoadam_2_A",
-    "prodigy": """optax:prodigy_0_A prodigyopt:prodigy_0_A prodigy_1_A prodigy_2_B prodigy_3_A prodigy_4_C
-        pytorch_optimizer:prodigy_0_A prodigy_1_A""",
     # That precondition matrices.
     "adago": "pytorch_optimizer:adago_f32ns_0_A",
     "adamuon": "pytorch_optimizer:adamuon_f32ns_0_A",
@@ -725,9 +834,8 @@ MISSING = {
     # That save memory.
     "adam_mini": "adam_mini:adam_mini_0_A",
     "came": "came_pytorch:came_0_A came_1_B pytorch_optimizer:came_0_A came_1_B",
-    "galore": "optax:galore_0_A galore_1_D galore:galore_adamw_0_A galore_adamw_1_D",
     "quantize": """torchao:adamw8bit_0_A8 adamw4bit_0_A8 adamwfp8_0_A8 adam8bit_0_A8 quant8
-        bitsandbytes:adamw8bit_0_A8 lion8bit_0_A8 sgd8bit_0_A8 rmsprop8bit_0_A8 adagrad8bit_0_A8""",
+        bitsandbytes:ademamix8bit_0_A8 adamw8bit_0_A8 lion8bit_0_A8 sgd8bit_0_A8 rmsprop8bit_0_A8 adagrad8bit_0_A8""",
     "racs": "pytorch_optimizer:racs_0_A",
 }
 """The cases of each method that gradtx does not have, by the name that it would have.

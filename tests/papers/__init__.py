@@ -35,6 +35,10 @@ class Case(NamedTuple):
     "The steps, from 0 on, in which one element of the gradient of `bias` is NaN."
     read: Mapping[str, Callable[[Any], Any]] = {}
     "What else is compared: attributes of the transcription, and how to find them in the transformation's state."
+    extra: Mapping[str, Any] = {}
+    "Functions that the transformation is given as extra arguments."
+    axes: tuple[int, ...] = ()
+    "Axes of the gradients in front of those of the parameters: the number of examples, for what sums over them."
     tolerance: float = TOLERANCE
     "The largest deviation allowed, as a share of the largest number of an array."
 

@@ -57,5 +57,8 @@ class OnOneVector:
 
 CASES = {
     "adam": Case(gx.adam(0.05, 0.8, 0.95, 1e-3), lambda: EachLeaf(lambda: Adam(0.05, 0.8, 0.95, 1e-3))),
+    "split_real_and_imaginary": Case(  # tests/test_wrappers.py has complex leaves
+        gx.split_real_and_imaginary(gx.adam(0.05)), lambda: EachLeaf(lambda: Adam(0.05))
+    ),
     "flatten": Case(gx.flatten(gx.adam(0.05)), lambda: OnOneVector(Adam(0.05))),
 }

@@ -85,7 +85,7 @@ class Classic(Facade, abstract=True, kw_only=True):
         return {weight: momentum_product(self, int(steps) + self.first_count) for weight in products}
 
 
-NADAMS_PRODUCT = Weight("Nadam/m_schedule:0", "mu_product", "*")
+NADAMS_PRODUCT = Weight("Nadam/m_schedule:0", "mu_product")
 "Nadam's product of momenta."
 
 

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from gradtx.core.transformation import Transformation
 from gradtx.core.tree import Tree
 from gradtx.keras.transforms import keras_ema
-from gradtx.masks.hiding import MaskedNode, is_hidden
-from gradtx.states.fields import get_all_with_path, replace
+from gradtx.masks.hiding import MaskedNode
 
 __all__ = ["skipping"]
 
@@ -33,7 +32,7 @@ class _Skipping:
         every = list(params)
         some_updates, some_params = ({name: tree[name] for name in self.active} for tree in (updates, params))
         new, some_state = self.inner.update(some_updates, cut(state, every, self.active), some_params, **extra)
-        state = _shared(_filled(some_state, state, self.active, every), self.active)
+        state = _filled(some_state, state, self.active, every)
         return {name: new[name] if name in new else jnp.zeros_like(updates[name]) for name in every}, state
 
 
@@ -64,18 +63,6 @@ def _filled(some: Any, whole: Any, active: Sequence[str], every: Sequence[str]) 
         return {**node, **following} if _mirrors(node, every) else following
 
     return jax.tree.map(fill, whole, is_leaf=lambda node: _mirrors(node, every))
-
-
-def _shared(state: Any, active: Sequence[str]) -> Any:
-    """Nadam's product of momenta is Keras's one number for all, here it is kept beside each."""
-    if not get_all_with_path(state, "mu_product"):
-        return state
-
-    def share(products: dict[str, Any]) -> dict[str, Any]:
-        moved = [products[name] for name in active if not is_hidden(products.get(name, MaskedNode()))]
-        return {name: own if is_hidden(own) or not moved else moved[0] for name, own in products.items()}
-
-    return replace(state, mu_product=share)
 
 
 def _mirrors(node: Any, names: Sequence[str]) -> bool:

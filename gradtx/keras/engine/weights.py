@@ -31,7 +31,7 @@ class Weight(NamedTuple):
     field: str = ""
     "The field of the chain's state; or `iterations`, `learning_rate`; or nothing, if one of the following says it."
     variable: str | None = None
-    "Which variable's, if there is one for each; `*` if all have the same."
+    "Which variable's, if there is one for each."
     factor: float = 1.0
     "Keras's value in units of ours: −1 where only the signs differ."
     dtype: Any = None
@@ -149,14 +149,12 @@ def _value(weight: Weight, state: OptimizerState, rate: Any) -> Any:
     if weight.leaf is not None:
         return _as_numbers(jax.tree.leaves(state.inner_state)[weight.leaf])
     value = get(state.inner_state, weight.field)
-    if weight.variable == "*":
-        value = next(iter(value.values()))
-    elif weight.variable is not None:
+    if weight.variable is not None:
         value = value[weight.variable]
     return value if weight.factor == 1 else value * jnp.asarray(weight.factor, value.dtype)
 
 
-def write(named: Mapping[Weight, Any], state: OptimizerState, variables: Iterable[str]) -> tuple[OptimizerState, Any]:
+def write(named: Mapping[Weight, Any], state: OptimizerState) -> tuple[OptimizerState, Any]:
     """The state with these weights instead of its own, and the learning rate if it is among them."""
     by_field: dict[str, dict[Any, Any]] = {}
     (steps, inner_state), rate = state, None
@@ -171,8 +169,7 @@ def write(named: Mapping[Weight, Any], state: OptimizerState, variables: Iterabl
         elif weight.field:
             value = jnp.asarray(value)
             value = value if weight.factor == 1 else value * jnp.asarray(weight.factor, value.dtype)
-            for variable in variables if weight.variable == "*" else (weight.variable,):
-                by_field.setdefault(weight.field, {})[variable] = value
+            by_field.setdefault(weight.field, {})[weight.variable] = value
     inner_state = treedef.unflatten(leaves)
     for field, values in by_field.items():
         own = get(inner_state, field)
@@ -270,7 +267,7 @@ def written(opt: Any, named: Mapping[Weight, Any], state: OptimizerState) -> tup
 
 def rewritten(opt: Any, named: Mapping[Weight, Any], state: OptimizerState) -> tuple[OptimizerState, Any]:
     """The same, of the optimizer itself: its counters follow the number of steps, unless they are among the weights."""
-    new, rate = write(named, state, opt.keeper.shapes)
+    new, rate = write(named, state)
     if any(weight.leaf is not None for weight in named):
         return new, rate
     return OptimizerState(new.iterations, opt.counted(new.inner_state, new.iterations)), rate

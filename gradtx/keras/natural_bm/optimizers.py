@@ -108,7 +108,7 @@ class Adam(tables.Adam, Optimizer):
 class Nadam(tables.Nadam, Optimizer):
     slots = ({"ms": "mu"}, {"vs": "nu"})
 
-    last_weights = (Weight("m_schedule", "mu_product", "*", forgotten=True),)
+    last_weights = (Weight("m_schedule", "mu_product", forgotten=True),)
 
 
 def clip_norm(g: Array, c: float, n: Array) -> Array:

@@ -128,7 +128,7 @@ class Adamax(tables.Adamax, Optimizer):
 class Nadam(tables.Nadam, Optimizer):
     slots = ({"m": "mu", "v": "nu"},)
 
-    last_weights = (Weight("u_product:0", "mu_product", "*", forgotten=True),)
+    last_weights = (Weight("u_product:0", "mu_product", forgotten=True),)
 
     def recovered(self, missing: Any, named: Mapping[Weight, Any]) -> dict[Weight, Any]:
         steps = next(value for weight, value in named.items() if weight.field == "iterations")

@@ -249,7 +249,7 @@ class Nadam(Optimizer):
     dialect = Optimizer.dialect._replace(has_decay=False)
     chain = formulas.nadam_slow
     positional = ("learning_rate", "beta_1", "beta_2", "epsilon", "name")
-    first_weights = (Weight("{name}/momentum_cache:0", "mu_product", "*"),)
+    first_weights = (Weight("{name}/momentum_cache:0", "mu_product"),)
     slots = ({"m": "mu"}, {"v": "nu"})
     spellings: ClassVar[Mapping[str, str]] = {"schedule_decay": "decay"}
 
