@@ -138,7 +138,7 @@ class GradientTransformation(Spec, abstract=True):
         differ only in their learning rates.
 
         Raises:
-            TypeError: a leaf is not a floating-point array; an extra argument is missing, or nothing here takes it.
+            TypeError: a leaf is not a floating-point array; an extra argument is missing or misspelt.
             ValueError: a structure or shape is not the parameters', or another transformation made the state.
         """
         return run.update_for_user(self, updates, state, params, extra)
