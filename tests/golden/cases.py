@@ -292,6 +292,7 @@ TRAJECTORIES = {
         weight_decay=0.1,
     ),
     "optax:ademamix_0_A": gx.ademamix(0.01),
+    "heavyball:ademamix_0_A": gx.ademamix(0.01, alpha=2.0),
     "pytorch_optimizer:ademamix_0_A": gx.ademamix(0.01),
     "pytorch_optimizer:ademamix_1_A": gx.ademamix(
         0.01,
@@ -309,6 +310,12 @@ TRAJECTORIES = {
     "epfl:adopt_adopt_2_A": gx.chain(decay(lambda t: jnp.where(t > 0, 0.05, 0.0)), gx.adopt(0.01, use_clipping=False)),
     "epfl:adopt_adopt_3_C": gx.adopt(0.01),
     "optax:adopt_0_A": gx.adopt(0.01),
+    "timm:adopt_0_A": gx.adopt(0.01, clip_value_fn=lambda before: before**0.333),
+    # Its bounds are those of the step after.
+    "pytorch_optimizer:adopt_0_A": gx.adopt(0.01, clip_value_fn=lambda before: (before + 1) ** 0.25),
+    "pytorch_optimizer:adopt_1_B": gx.chain(
+        gx.scale_by_adopt(0.85, 0.95, clip_value_fn=lambda before: (before + 1) ** 0.25), decay(0.1), rate(0.02)
+    ),
     # Lion.
     "lion_pytorch:lion_0_A": gx.lion(0.01, weight_decay=0.0),
     "lion_pytorch:lion_1_B": gx.lion(0.01, 0.95, 0.98, weight_decay=0.1),
@@ -730,14 +737,10 @@ DEVIATING = {
     "takes the largest of AdaBelief's second moments so far, as AMSGrad does": {
         "adabelief_pytorch:adabelief_2_A": gx.chain(decay(0.1), gx.adabelief(0.01, eps=1e-8, eps_root=1e-8)),
     },
-    "has a bound or a first step of its own, not those of the authors' ADOPT": {
-        "timm:adopt_0_A": gx.adopt(0.01),
-        "pytorch_optimizer:adopt_0_A": gx.adopt(0.01),
-        "pytorch_optimizer:adopt_1_B": gx.chain(gx.scale_by_adopt(0.85, 0.95), decay(0.1), rate(0.02)),
-        "heavyball:adopt_0_A": gx.adopt(0.01),
+    "debiases both means of ADOPT, and clips nothing": {
+        "heavyball:adopt_0_A": gx.adopt(0.01, use_clipping=False),
     },
-    "has an AdEMAMix of its own": {
-        "heavyball:ademamix_0_A": gx.ademamix(0.01),
+    "is another method, although it has the name of Simplified AdEMAMix": {
         "pytorch_optimizer:simplifiedademamix_0_A": gx.simplified_ademamix(1e-3, alpha=1.0),
         "pytorch_optimizer:simplifiedademamix_1_A": gx.simplified_ademamix(1e-3, 0.95, 0.9, 2.0, weight_decay=0.1),
     },

@@ -209,7 +209,7 @@ def gradients(variables: list[Any], steps: int = 6) -> list[list[Any]]:
     return [[jnp.asarray(rng.normal(size=v.shape), jnp.float32) for v in variables] for _ in range(steps)]
 
 
-@pytest.mark.parametrize("name", ARGUMENTS)
+@pytest.mark.parametrize("name", helpers.every_other(ARGUMENTS, 1))
 def test_base_arguments_do_what_they_do_for_keras(name):
     ours, theirs, pure = start(), start(), start()
     a = as_keras(gradtx.sgd(0.1, momentum=0.9), **ARGUMENTS[name])
@@ -599,7 +599,7 @@ def test_what_cannot_be_compiled_is_not_refused():
 # Optimizers of `gradtx.keras`.
 
 
-@pytest.mark.parametrize("name", ARGUMENTS)
+@pytest.mark.parametrize("name", helpers.every_other(ARGUMENTS))
 def test_an_optimizer_of_ours_is_keras_with_its_arguments(name):
     ours, theirs = start(), start()
     a = as_keras(optimizers.RMSprop(0.1, **ARGUMENTS[name]))

@@ -56,7 +56,9 @@ CONSTANT = schedules.PiecewiseConstantDecay([10_000], [0.01, 0.01])
 
 
 @pytest.mark.parametrize("cls", [SGD, AdamW, Muon, Ftrl, Nadam], ids=lambda cls: cls.__name__)
-@pytest.mark.parametrize("extra", [{}, {"weight_decay": 0.1, "clipnorm": 0.5}], ids=str)
+@pytest.mark.parametrize(
+    "extra", [pytest.param({}, marks=pytest.mark.long), {"weight_decay": 0.1, "clipnorm": 0.5}], ids=str
+)
 def test_a_rate_becomes_a_schedule_and_a_number_again(cls, extra):
     changed, steady = cls(0.01, **extra), cls(0.01, **extra)
     p = train(changed)
