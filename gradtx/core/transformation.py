@@ -122,9 +122,7 @@ class GradientTransformation(Spec, abstract=True):
         return 2
 
     def init(self, params: Tree) -> Any:
-        """The state before the first update.
-
-        Given a tree of `jax.ShapeDtypeStruct`, it returns one: the shapes and dtypes of the state, without any memory.
+        """The state before the first update; of abstract parameters (`jax.ShapeDtypeStruct`), an abstract one.
 
         Raises:
             TypeError: a leaf is not a floating-point array.
