@@ -11,7 +11,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test test-long test-floor check format docs bench clean
+.PHONY: help train test test-long test-floor test-optax check format docs bench clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -39,6 +39,9 @@ test-long: $(VENV)/.extra-test  ## Run the long tests as well, and compile every
 
 test-floor: $(FLOOR)/.installed  ## Run the tests with the oldest JAX and NumPy that are supported
 	$(FLOOR)/bin/python -m pytest -n $(JOBS) --dist worksteal -m 'not long' $(TESTS)
+
+test-optax: $(VENV)/.extra-test  ## Run optax's own tests with gradtx in optax's place
+	$(BIN)/python tests/optax_suite.py $(ARGS)
 
 check: $(VENV)/.extra-dev  ## Format, lint, types
 	$(BIN)/ruff format --check .

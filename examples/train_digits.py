@@ -33,6 +33,7 @@ BATCH = 128
 WINDOW = 50  # steps that the curves are averaged over
 LEARNING_RATE = 2e-3
 LEARNING_RATES = {
+    **dict.fromkeys(("simplified_ademamix",), 5e-5),
     **dict.fromkeys(("lion",), 1e-3),
     **dict.fromkeys(("adamax", "adamaxw", "adan", "madgrad", "radam", "schedule_free_radam", "yogi"), 5e-3),
     **dict.fromkeys(("lamb", "novograd"), 1e-2),

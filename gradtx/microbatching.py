@@ -519,9 +519,9 @@ def _position(name: str, key: Any, given: Any) -> Any:
         return key
     positional = sum(not isinstance(other, str) for other in given) if isinstance(given, dict) else len(given)
     if not -positional <= key < positional:
+        cure = "; name those that are given by keyword in argnames" if name == "microbatch" else ""
         raise ValueError(
-            f"{name}: argument {key} should have a batch axis, but {positional} were given by position; "
-            "name those that are given by keyword in argnames"
+            f"{name}: argument {key} should have a batch axis, but {positional} were given by position{cure}"
         )
     return key % positional
 

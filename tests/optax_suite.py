@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import pytest
 
 LIST = pathlib.Path(__file__).with_suffix(".toml")
@@ -78,6 +79,8 @@ class _PrivateModule(types.ModuleType):
 
         if name in ANNOTATIONS:
             return Any
+        if name == "x64_precision":  # a context for tests
+            return jax.enable_x64
         for module in (self.public, gradtx, gradtx.authoring):
             if hasattr(module, name):
                 return getattr(module, name)

@@ -1,33 +1,19 @@
 """Every public name of optax leads to an object of gradtx, one for all of its paths, or the page says why not."""
 
-import importlib
-import inspect
 import pathlib
 import re
+import runpy
 
-import optax
-import optax.contrib
 import pytest
 
 import gradtx
 
-PAGE = (pathlib.Path(__file__).parents[1] / "docs" / "coming-from-optax.md").read_text(encoding="utf-8")
-
-
-def public(module):
-    return {name: thing for name, thing in vars(module).items() if not name.startswith("_")}
-
-
-NAMESPACES = sorted({name for name, thing in public(optax).items() if inspect.ismodule(thing)} - {"experimental"})
-
-
-def names_in(namespace: str) -> list[str]:
-    """What optax has in a namespace: its modules, and what they only import, are not meant."""
-    found = public(importlib.import_module(f"optax.{namespace}" if namespace else "optax"))
-    return [name for name, thing in found.items() if not inspect.ismodule(thing)]
-
-
-SPELLINGS = [(namespace, name) for namespace in ["", *NAMESPACES] for name in names_in(namespace)]
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
+PAGE = (DOCS / "coming-from-optax.md").read_text(encoding="utf-8")
+names = runpy.run_path(str(DOCS / "names.py"))
+SPELLINGS = {
+    f"{space}.{name}".lstrip("."): (space, name) for space, own in names["optax_names"]().items() for name in own
+}
 
 
 def absent() -> set[str]:
@@ -37,21 +23,35 @@ def absent() -> set[str]:
     return set(re.findall(r"`([\w.]+)`", " ".join(first_cells)))
 
 
-def look_up(namespace: str, name: str):
-    return getattr(importlib.import_module(f"gradtx.{namespace}") if namespace else gradtx, name, None)
+def test_every_name_is_here_or_said_to_be_absent():
+    missing = {spelling for spelling, (space, name) in SPELLINGS.items() if names["ours"](space, name) is None}
+    assert {spelling.split(".")[-1] for spelling in missing if not spelling.startswith("experimental.")} == {
+        name for name in absent() if not name.startswith("experimental.")
+    }
 
 
-def test_what_the_page_calls_absent_is_absent():
-    there = {f"{namespace}.{name}".lstrip(".") for namespace, name in SPELLINGS if look_up(namespace, name) is not None}
-    assert not absent() & there
+def test_an_object_is_the_same_at_all_its_paths():
+    """But `gradtx.scale` is a transformation, and `gradtx.tree.scale` is a function of trees."""
+    for space, name in SPELLINGS.values():
+        at_the_top = getattr(gradtx, name, None)
+        if space != "tree" and at_the_top is not None:
+            assert names["ours"](space, name) is at_the_top
 
 
-@pytest.mark.parametrize(("namespace", "name"), SPELLINGS, ids=[".".join(s).lstrip(".") for s in SPELLINGS])
-def test_a_name_of_optax_is_here(namespace, name):
-    if f"{namespace}.{name}".lstrip(".") in absent() or name in absent():
-        return
-    ours = look_up(namespace, name)
-    assert ours is not None
-    at_the_top = getattr(gradtx, name, None)
-    if at_the_top is not None and namespace != "tree":  # gradtx.scale is not gradtx.tree.scale
-        assert ours is at_the_top
+@pytest.mark.parametrize(
+    ("look_up", "message"),
+    [
+        (lambda: gradtx.adm, "module 'gradtx' has no attribute 'adm': did you mean adam?"),
+        (lambda: gradtx.LookaheadParams, "no attribute 'LookaheadParams': the parameters of lookahead"),
+        (lambda: gradtx.contrib.adam, "module 'gradtx.contrib' has no attribute 'adam'; it is gradtx.adam"),
+        (lambda: gradtx.schedules.adam, "module 'gradtx.schedules' has no attribute 'adam'; it is gradtx.adam"),
+        (lambda: gradtx.transforms.nothing, "module 'gradtx.transforms' has no attribute 'nothing'$"),
+    ],
+)  # fmt: skip
+def test_a_missing_name_says_where_it_is(look_up, message):
+    with pytest.raises(AttributeError, match=message):
+        look_up()
+
+
+def test_the_page_has_the_whole_table():
+    assert names["with_optax_names"](PAGE) == PAGE, "`make format` writes the table"

@@ -365,6 +365,32 @@ class TestLookahead:
             tx.update(PARAMS, tx.init(PARAMS))
 
 
+class TestMechanize:
+    def test_starts_from_the_parameters_of_the_first_update(self):
+        """They may have been loaded after `init`; the first updates must not bring the old ones back."""
+        tx, loaded = gx.mechanize(gx.sgd(1.0)), jax.tree.map(lambda x: x + 100, PARAMS)
+        updates, state = tx.update(grads_at(0), tx.init(PARAMS), loaded)
+        assert all(float(jnp.max(jnp.abs(u))) < 1e-3 for u in jax.tree.leaves(updates))
+        assert_trees(state.x0, loaded, rtol=0)
+
+    def test_small_steps_of_half_precision_are_not_lost(self):
+        """The parameters are the start plus the whole way, so that what was rounded off comes with a later step."""
+        params = jnp.ones(2, jnp.bfloat16)
+        tx = gx.mechanize(gx.sgd(1.0), s_init=1e-4)
+        state = tx.init(params)
+        for _ in range(30):
+            updates, state = tx.update(jnp.ones(2, jnp.bfloat16), state, params)
+            params = gx.apply_updates(params, updates)
+        way = jnp.sum(state.s) * state.delta
+        assert float(way[0]) < -0.01
+        np.testing.assert_allclose(params.astype(jnp.float32), state.x0 + way, rtol=2**-8)
+
+    def test_needs_parameters(self):
+        tx = gx.mechanize(gx.sgd(1.0))
+        with pytest.raises(ValueError, match="mechanize needs the parameters"):
+            tx.update(PARAMS, tx.init(PARAMS))
+
+
 class TestAverages:
     def test_ema(self):
         path, state = train(gx.params_ema(gx.sgd(0.5), 0.75), 5)
@@ -853,6 +879,7 @@ WRAPPED = {
     "dynamic_loss_scale": gx.dynamic_loss_scale(gx.adam(0.1)),
     "if_finite": gx.if_finite(gx.adam(0.1)),
     "lookahead": gx.lookahead(gx.adam(0.1), 2, 0.5),
+    "mechanize": gx.mechanize(gx.adam(0.1)),
     "params_average": gx.params_average(gx.adam(0.1)),
     "params_ema": gx.params_ema(gx.adam(0.1), 0.9),
     "sam": gx.sam(gx.adam(0.1)),
@@ -877,7 +904,8 @@ def test_fresh_state_and_parameters_may_be_donated(name):
 @pytest.mark.parametrize("name", WRAPPED)
 def test_extra_arguments_reach_what_is_inside(name):
     tx = WRAPPED[name]
-    field = {"lookahead": "fast_optimizer", "sam": "optimizer", "schedule_free": "base_optimizer"}.get(name, "inner")
+    fields = {"lookahead": "fast_optimizer", "mechanize": "base_optimizer", "sam": "optimizer"}
+    field = (fields | {"schedule_free": "base_optimizer"}).get(name, "inner")
     tx = tx.replace(**{field: gx.chain(gx.sgd(0.1), gx.reduce_on_plateau())})
     with pytest.raises(TypeError, match="needs the extra argument value"):
         tx.update(PARAMS, tx.init(PARAMS), PARAMS)

@@ -7,7 +7,7 @@ from jax import Array
 
 from gradtx.core import check, dtypes, numerics
 from gradtx.core.compose import TransformationKind, chain
-from gradtx.core.extras import refuse_unknown
+from gradtx.core.extras import refuse_misspelt
 from gradtx.core.run import are_concrete, compiled_form, name_of, update_for_user
 from gradtx.core.transformation import GradientTransformation, Transformation
 from gradtx.core.tree import Tree
@@ -59,7 +59,7 @@ def step(tx: Transformation, grads: Tree, state: Any, params: Tree, **extra: Any
     if not isinstance(tx, GradientTransformation):
         new, (state,) = step(chain(tx), grads, (state,), params, **extra)
         return new, state
-    refuse_unknown(name_of(tx), tx.extras, extra)
+    refuse_misspelt(name_of(tx), tx.extras, extra)
     if are_concrete((grads, state, params, extra)):
         return _compiled_step(compiled_form(tx), grads, state, params, extra)
     return _step(tx, grads, state, params, extra)

@@ -5,12 +5,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from gradtx.core.registry import did_you_mean
+from gradtx.core.registry import closest
 
-__all__ = ["STANDARD_EXTRAS", "Extras", "extras_of", "refuse_unknown"]
+__all__ = ["STANDARD_EXTRAS", "Extras", "extras_of", "refuse_misspelt"]
 
 STANDARD_EXTRAS = ("value", "grad", "value_fn", "obj_fn", "loss", "key")
-"Extra arguments that every update accepts, even if nothing in it uses them."
+"Extra arguments that many updates take, and none of which may be misspelt."
 
 
 class Extras(NamedTuple):
@@ -59,12 +59,14 @@ def extras_of(tx: Any) -> Extras:
     return declared if isinstance(declared, Extras) else Extras.of(tx.update, skip=3)
 
 
-def refuse_unknown(name: str, extras: Extras, extra: Mapping[str, Any]) -> None:
-    """Refuse extra arguments that nothing in the transformation called `name` takes."""
+def refuse_misspelt(name: str, extras: Extras, extra: Mapping[str, Any]) -> None:
+    """Refuse extra arguments that nothing in the transformation called `name` takes and that resemble one of those.
+
+    Others are ignored: programs hand all that they know to whatever transformation they are given.
+    """
     if extras.open or not extra:
         return
-    known = sorted({*extras.known, *STANDARD_EXTRAS})
-    for argument in extra:
-        if argument not in known:
-            hint = did_you_mean(argument, known) or f"known here: {', '.join(known)}"
-            raise TypeError(f"{name}: nothing here takes the extra argument {argument!r}; {hint}")
+    known = {*extras.known, *STANDARD_EXTRAS}
+    for argument in extra.keys() - known:
+        if meant := closest(argument, known, 0.75):
+            raise TypeError(f"{name}: nothing here takes the extra argument {argument!r}; did you mean {meant}?")

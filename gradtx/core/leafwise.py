@@ -77,7 +77,7 @@ class Leafwise(GradientTransformation, abstract=True):
         """The numbers that are `observed`, before the first update: by default the hyper-parameters of these names."""
         return {name: jnp.asarray(getattr(self, name), jnp.float32) for name in self.observed}
 
-    def observe(self, updates: Tree, state: Any, **context: Any) -> dict[str, Any]:
+    def observe(self, updates: Tree, state: Any, *_: Any, **context: Any) -> dict[str, Any]:
         """Numbers of the whole tree, computed before its leaves: the new `observed`, and what else `leaf` may ask for.
 
         After a star, it may ask for `params` and for extra arguments. Hyper-parameters that are arrays have the dtype

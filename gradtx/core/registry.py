@@ -100,9 +100,9 @@ def _origin(target: Any) -> tuple[str, str]:
     return target.__module__, target.__qualname__
 
 
-def closest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like `name`, or `None` if none is close."""
-    return next(iter(difflib.get_close_matches(name, list(known), 1)), None)
+def closest(name: str, known: Iterable[str], likeness: float = 0.6) -> str | None:
+    """The known name that is most like `name`, or `None` if none is close; for names that are equal `likeness` is 1."""
+    return next(iter(difflib.get_close_matches(name, list(known), 1, likeness)), None)
 
 
 def did_you_mean(name: str, known: Iterable[str], form: str = "{}?") -> str:

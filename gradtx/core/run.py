@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 
 from gradtx.core import check, dtypes, numerics
-from gradtx.core.extras import extras_of, refuse_unknown
+from gradtx.core.extras import extras_of, refuse_misspelt
 from gradtx.core.hyperparams import is_stateful
 from gradtx.core.registry import declare_state
 from gradtx.core.spec import Spec, rebuilt
@@ -56,7 +56,7 @@ def init_for_user(tx: Any, params: Tree) -> Any:
 
 def update_for_user(tx: Any, updates: Tree, state: Any, params: Tree, extra: Mapping[str, Any]) -> tuple[Tree, Any]:
     """`tx.update(updates, state, params, **extra)`, as a compiled program if no argument is traced."""
-    refuse_unknown(name_of(tx), tx.extras, extra)
+    refuse_misspelt(name_of(tx), tx.extras, extra)
     if are_concrete((updates, state, params, extra, tx.arrays)):
         return compiled_update(compiled_form(tx), updates, state, params, extra)
     return _outer_update(tx, updates, state, params, extra)

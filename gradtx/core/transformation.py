@@ -122,9 +122,7 @@ class GradientTransformation(Spec, abstract=True):
         return 2
 
     def init(self, params: Tree) -> Any:
-        """The state before the first update.
-
-        Given a tree of `jax.ShapeDtypeStruct`, it returns one: the shapes and dtypes of the state, without any memory.
+        """The state before the first update; of abstract parameters (`jax.ShapeDtypeStruct`), an abstract one.
 
         Raises:
             TypeError: a leaf is not a floating-point array.
@@ -138,7 +136,7 @@ class GradientTransformation(Spec, abstract=True):
         differ only in their learning rates.
 
         Raises:
-            TypeError: a leaf is not a floating-point array; an extra argument is missing, or nothing here takes it.
+            TypeError: a leaf is not a floating-point array; an extra argument is missing or misspelt.
             ValueError: a structure or shape is not the parameters', or another transformation made the state.
         """
         return run.update_for_user(self, updates, state, params, extra)

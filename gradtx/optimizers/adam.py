@@ -87,6 +87,12 @@ def corrected_mean(mu: Array, g: Array, b1: Any, t: Array, nesterov: bool) -> Ar
     return b1 * unbiased(mu, b1, t + 1) + (1 - b1) * unbiased(g, b1, t)
 
 
+def step_correction(betas: tuple[Any, Any], t: Array) -> Array:
+    """√(1 − β₂ᵗ) / (1 − β₁ᵗ), a factor of the step size in the place of two debiased means."""
+    b1, b2 = betas
+    return jnp.sqrt(one_minus_power(b2, t)) / one_minus_power(b1, t)
+
+
 def _corrected_eps(eps: Any, b2: Any, t: Array) -> Array:
     """ε / √(1 − β₂ᵗ), which added to the debiased root is the same as ε added before the bias correction."""
     return eps / jnp.sqrt(one_minus_power(b2, t))

@@ -1,6 +1,5 @@
 """D-Adaptation for AdamW: the step size is found by a lower bound on the distance to the solution."""
 
-import math
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -11,8 +10,9 @@ from gradtx.core.compose import Optimizer
 from gradtx.core.dtypes import scaled
 from gradtx.core.hyperparams import AtLeastOneOrInfinity, DecayPair, Flag, NonNegative, Positive, Rate
 from gradtx.core.leafwise import Leafwise
-from gradtx.core.numerics import abs_sq, after, ema, one_minus_power, quotient, sqrt, zeros
+from gradtx.core.numerics import abs_sq, after, ema, quotient, sqrt, zeros
 from gradtx.core.tree import Tree
+from gradtx.optimizers.adam import step_correction
 
 __all__ = ["DAdaptAdamWState", "dadapt_adamw", "scale_by_dadapt_adamw"]
 
@@ -82,7 +82,9 @@ class scale_by_dadapt_adamw(Leafwise):
 
     def observe(self, updates: Tree, state: DAdaptAdamWState) -> dict[str, Array]:
         d, dtype = state.estim_lr, state.estim_lr.dtype
-        step_size = d * self.learning_rate * self._correction(state.count.astype(dtype) + 1)
+        step_size = d * self.learning_rate
+        if self.use_bias_correction:
+            step_size = step_size * step_correction(self.betas, state.count.astype(dtype) + 1)
         along = norms.total(self._along, dtype, updates, state.grad_sum, state.exp_avg_sq)
         step_size = after(step_size, along)
         share = 1 - self._root
@@ -132,13 +134,7 @@ class scale_by_dadapt_adamw(Leafwise):
     @property
     def _root(self) -> Any:
         """√β₂"""
-        b2 = self.betas[1]
-        return math.sqrt(b2) if isinstance(b2, float) else jnp.sqrt(b2)
-
-    def _correction(self, t: Array) -> Any:
-        """Adam's bias correction of the step size, where it is asked for."""
-        b1, b2 = self.betas
-        return jnp.sqrt(one_minus_power(b2, t)) / one_minus_power(b1, t) if self.use_bias_correction else 1.0
+        return self.betas[1] ** 0.5
 
 
 class dadapt_adamw(Optimizer):

@@ -1,6 +1,5 @@
 """Prodigy: AdamW that finds its step size by an estimate of the distance to the solution."""
 
-import math
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -19,8 +18,9 @@ from gradtx.core.hyperparams import (
     Rate,
 )
 from gradtx.core.leafwise import Leafwise
-from gradtx.core.numerics import abs_sq, ema, one_minus_power, quotient, sqrt, zeros
+from gradtx.core.numerics import abs_sq, ema, quotient, sqrt, zeros
 from gradtx.core.tree import Tree
+from gradtx.optimizers.adam import step_correction
 
 __all__ = ["ProdigyState", "prodigy", "scale_by_prodigy"]
 
@@ -100,7 +100,9 @@ class scale_by_prodigy(Leafwise):
 
     def observe(self, updates: Tree, state: ProdigyState, *, params: Tree) -> dict[str, Array]:
         d, dtype = state.estim_lr, state.estim_lr.dtype
-        step_size = d * self.learning_rate * self._correction(state.count.astype(dtype) + 1)
+        step_size = d * self.learning_rate
+        if self.use_bias_correction:
+            step_size = step_size * step_correction(self.betas, state.count.astype(dtype) + 1)
         growth = d / self.estim_lr0
         weight = growth * (d if self.safeguard_warmup else step_size)
         along = norms.total(_along, dtype, updates, state.params0, params)
@@ -148,15 +150,8 @@ class scale_by_prodigy(Leafwise):
 
     @property
     def _b3(self) -> Any:
-        if self.beta3 is not None:
-            return self.beta3
-        b2 = self.betas[1]
-        return math.sqrt(b2) if isinstance(b2, float) else jnp.sqrt(b2)
-
-    def _correction(self, t: Array) -> Any:
-        """Adam's bias correction of the step size, where it is asked for."""
-        b1, b2 = self.betas
-        return jnp.sqrt(one_minus_power(b2, t)) / one_minus_power(b1, t) if self.use_bias_correction else 1.0
+        """β₃"""
+        return self.betas[1] ** 0.5 if self.beta3 is None else self.beta3
 
     def _limited(self, d: Array, estimate: Array, largest: Array) -> Array:
         """The new d, which follows the largest estimate. The first estimate above d₀ is taken at once."""

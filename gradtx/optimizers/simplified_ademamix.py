@@ -84,7 +84,11 @@ class simplified_ademamix(Optimizer):
 
     >>> import gradtx
     >>> gradtx.simplified_ademamix(1e-5, alpha=10.0).expanded
-    chain(scale_by_simplified_ademamix(alpha=10.0), add_decayed_weights(), scale_by_learning_rate(1e-05))
+    chain(
+        scale_by_simplified_ademamix(alpha=10.0),
+        add_decayed_weights(),
+        scale_by_learning_rate(1e-05),
+    )
     """
 
     learning_rate: Rate

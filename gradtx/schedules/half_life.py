@@ -24,7 +24,7 @@ class half_life_schedule(Schedule):
 
     >>> schedule = half_life_schedule(0.9, 0.9999, 10_000)
     >>> [round(float(schedule(t)), 5) for t in (0, 100, 5_000, 10_000)]
-    [0.9, 0.98721, 0.9998, 0.9999]
+    [0.9, 0.9909, 0.9998, 0.9999]
     """
 
     init_value: PositiveDecay

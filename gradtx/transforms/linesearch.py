@@ -96,19 +96,23 @@ def _held(*trees: Any) -> Any:
     return jax.tree.map(jax.lax.stop_gradient, trees)
 
 
-def _print_failure(search: str, info: Any, value: Array, slope: Array, rate: Array) -> None:
+def _report_failure(search: str, info: Any, value: Array, slope: Array, rate: Array) -> None:
     """Print how a search went, if it has not met all of its conditions."""
-    count, *errors = info._fields
-    text = (
-        f"{search}: no step size met the conditions. The search began at the value {{value}} with the slope {{slope}} "
-        f"along the updates, which must be negative. It ended at the step size {{rate}} after {{{count}}} evaluations: "
-        + ", ".join(f"{error} {{{error}}}" for error in errors)
-    )
     numbers = {**info._asdict(), "value": value, "slope": slope, "rate": rate}
-    for name in numbers.keys() - {count}:  # float64 may be unknown to the thread that prints
+    for name in numbers.keys() - {"num_linesearch_steps"}:  # float64 may be unknown to the thread that prints
         numbers[name] = numbers[name].astype(jnp.float32)
-    failed = functools.reduce(jnp.logical_or, [numbers[error] > 0 for error in errors])
-    jax.lax.cond(failed, lambda numbers: jax.debug.print(text, **numbers), lambda numbers: None, numbers)
+    jax.debug.callback(functools.partial(_print_failure, search, info._fields[1:]), numbers)
+
+
+def _print_failure(search: str, errors: tuple[str, ...], numbers: Mapping[str, Any]) -> None:
+    """What runs outside of the compiled program, once for each search of a batch."""
+    if any(numbers[error] > 0 for error in errors):
+        print(
+            f"{search}: no step size met the conditions. The search began at the value {numbers['value']} with the "
+            f"slope {numbers['slope']} along the updates, which must be negative. It ended at the step size "
+            f"{numbers['rate']} after {numbers['num_linesearch_steps']} evaluations:",
+            ", ".join(f"{error} {numbers[error]}" for error in errors),
+        )
 
 
 # Backtracking.
@@ -218,7 +222,7 @@ class scale_by_backtracking_linesearch(GradientTransformation):
         restart = _restart(helps, value, slope, guess, shrink * rate)
         info = BacktrackingLinesearchInfo(steps, jnp.where(jnp.isfinite(error), error, jnp.finfo(dtype).max))
         if self.verbose:
-            _print_failure("scale_by_backtracking_linesearch", info, value, slope, rate)
+            _report_failure("scale_by_backtracking_linesearch", info, value, slope, rate)
         rate, reached = jnp.where(helps, rate, 0), jnp.where(helps, reached, value)
         step = _step(rate, updates)
         new_grad = jax.grad(f)(apply_updates(*_held(params, step))) if self.store_grad else None
@@ -372,7 +376,7 @@ class scale_by_zoom_linesearch(GradientTransformation):
         info = ZoomLinesearchInfo(search.steps, search.decrease_error, search.curvature_error)
         reached = search.low
         if self.verbose:
-            _print_failure("scale_by_zoom_linesearch", info, start.value, start.slope, reached.rate)
+            _report_failure("scale_by_zoom_linesearch", info, start.value, start.slope, reached.rate)
         restart = _restart(reached.rate > 0, start.value, start.slope, guess, search.next_rate)
         new_state = ScaleByZoomLinesearchState(reached.rate, reached.value, search.grad, info, restart)
         return _step(reached.rate, updates), new_state
