@@ -80,7 +80,7 @@ def test_train_digits_refuses_an_unknown_optimizer() -> None:
 
 
 def test_char_transformer() -> None:
-    done = run("char_transformer.py", "--steps", 30)
+    done = run("char_transformer.py", "--steps", 20)
     assert "mask=weights_only(exclude='^embedding')" in done.stdout
     uniform = np.log(100)  # the alphabet has about a hundred letters
     assert last_number(done.stdout, r"validation loss: (\d\.\d\d) nats per character") < 0.75 * uniform

@@ -28,6 +28,16 @@ def lenient(f):
     return run
 
 
+@jax.jit
+def norms_of(x):
+    return (
+        gx.safe_norm(x, 0.0),
+        gx.safe_norm(x, 0.0, axis=1),
+        jax.grad(gx.safe_norm)(x, 0.0),
+        gx.safe_root_mean_squares(x, 0.0),
+    )
+
+
 class TestSafeNorm:
     @pytest.mark.parametrize(
         ("ord", "axis"), [(None, None), (2, 1), (1, 0), (np.inf, 1), (-np.inf, 0), (1.5, 1), (0, 0)]
@@ -61,19 +71,20 @@ class TestSafeNorm:
     @pytest.mark.parametrize("size", [1e30, 1e-30])
     def test_squares_out_of_range(self, size):
         x = jnp.full((2, 2), size, jnp.float32)
-        np.testing.assert_allclose(gx.safe_norm(x, 0.0), 2 * size, rtol=1e-6)
-        np.testing.assert_allclose(gx.safe_norm(x, 0.0, axis=1), [2**0.5 * size] * 2, rtol=1e-6)
-        np.testing.assert_allclose(jax.grad(gx.safe_norm)(x, 0.0), np.full((2, 2), 0.5), rtol=1e-6)
-        np.testing.assert_allclose(gx.safe_root_mean_squares(x, 0.0), size, rtol=1e-6)
+        whole, rows, slope, rms = norms_of(x)
+        np.testing.assert_allclose(whole, 2 * size, rtol=1e-6)
+        np.testing.assert_allclose(rows, [2**0.5 * size] * 2, rtol=1e-6)
+        np.testing.assert_allclose(slope, np.full((2, 2), 0.5), rtol=1e-6)
+        np.testing.assert_allclose(rms, size, rtol=1e-6)
 
     def test_dtypes(self):
-        for f in (gx.safe_norm, gx.safe_root_mean_squares):
-            assert f(jnp.full(4096, 2, jnp.float16), 0.0).dtype == jnp.float16
-            assert f(jnp.array([3, 4]), 0.0).dtype == jnp.float32
-            assert f(jnp.array([3j, 4.0 + 0j]), 0.0).dtype == jnp.float32
         half = jnp.full(4096, 256, jnp.float16)  # squares are infinite in half precision
-        assert gx.safe_norm(half, 0.0) == 16384
-        assert gx.safe_root_mean_squares(half, 0.0) == 256
+        for f in (gx.safe_norm, gx.safe_root_mean_squares):
+            assert jax.eval_shape(f, half, 0.0).dtype == jnp.float16
+            assert jax.eval_shape(f, jnp.array([3, 4]), 0.0).dtype == jnp.float32
+            assert jax.eval_shape(f, jnp.array([3j, 4.0 + 0j]), 0.0).dtype == jnp.float32
+        assert jax.jit(gx.safe_norm)(half, 0.0) == 16384
+        assert jax.jit(gx.safe_root_mean_squares)(half, 0.0) == 256
         assert gx.safe_root_mean_squares(jnp.zeros(0), 0.5) == 0.5
 
     def test_bad_floors(self):
@@ -270,15 +281,16 @@ class TestPerExample:
 
     def test_corners(self):
         """Zeros, numbers whose squares overflow, half precision, integers, what is not finite, and no leaf at all."""
-        sums, clipped = gx.per_example_global_norm_clip([jnp.array([[0.0, 0.0], [3e30, 4e30]])], 1.0)
+        clip = jax.jit(functools.partial(gx.per_example_global_norm_clip, l2_norm_clip=1.0))
+        sums, clipped = clip([jnp.array([[0.0, 0.0], [3e30, 4e30]])])
         np.testing.assert_allclose(sums[0], [0.6, 0.8], rtol=1e-6)
         assert clipped == 1
         many = jnp.full((4096, 1), 0.25, jnp.bfloat16)
-        assert gx.per_example_global_norm_clip(many, 1.0)[0] == jnp.array([1024], jnp.bfloat16)
-        sums, _ = gx.per_example_global_norm_clip(jnp.array([[3, 4]]), 1.0)
+        assert clip(many)[0] == jnp.array([1024], jnp.bfloat16)
+        sums, _ = jax.eval_shape(clip, jnp.array([[3, 4]]))
         assert sums.dtype == jnp.float32
         for bad in (jnp.nan, jnp.inf):
-            assert np.isnan(gx.per_example_global_norm_clip(jnp.array([[bad], [1.0]]), 1.0)[0]).all()
+            assert np.isnan(clip(jnp.array([[bad], [1.0]]))[0]).all()
         assert gx.per_example_global_norm_clip({}, 1.0) == ({}, 0)
         assert gx.per_example_layer_norm_clip({}, 1.0) == ({}, {})
 
@@ -299,7 +311,7 @@ class TestPerExample:
 def test_the_sum_is_that_of_single_examples():
     """As `vmap` of `grad` gives them."""
     params, xs = {"w": jnp.array([1.0, -1.0])}, jnp.asarray(rng.normal(size=(3, 2)), jnp.float32)
-    grads = jax.vmap(jax.grad(lambda p, x: jnp.sum(p["w"] * x) ** 2), (None, 0))(params, xs)
-    total, _ = gx.per_example_global_norm_clip(grads, 0.5)
-    each = [gx.per_example_global_norm_clip(jax.tree.map(lambda g, i=i: g[i : i + 1], grads), 0.5)[0] for i in range(3)]
-    chex.assert_trees_all_close(total, jax.tree.map(lambda *gs: sum(gs), *each), rtol=1e-6)
+    grads = jax.jit(jax.vmap(jax.grad(lambda p, x: jnp.sum(p["w"] * x) ** 2), (None, 0)))(params, xs)
+    clip = jax.jit(functools.partial(gx.per_example_global_norm_clip, l2_norm_clip=0.5))
+    each = [clip({"w": grads["w"][i : i + 1]})[0]["w"] for i in range(3)]
+    np.testing.assert_allclose(clip(grads)[0]["w"], np.sum(each, 0), rtol=1e-6)
