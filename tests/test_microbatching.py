@@ -65,9 +65,7 @@ def test_half_precision_is_added_up_in_float32():
 
 def test_keys_have_a_batch_axis_too():
     keys = jax.random.split(jax.random.key(0), 6)
-    chex.assert_trees_all_equal(
-        micro_vmap(jax.random.normal, microbatch_size=2)(keys), jax.vmap(jax.random.normal)(keys)
-    )
+    chex.assert_trees_all_equal(micro_vmap(jax.random.bits, microbatch_size=2)(keys), jax.vmap(jax.random.bits)(keys))
 
 
 def test_vmap_as_that_of_jax():
@@ -173,6 +171,9 @@ class TestGradients:
 
 
 class TestSharded:
+    @pytest.mark.skipif(
+        not hasattr(jax, "shard_map"), reason="before JAX 0.6.1 zeros inside of it do not vary or agree"
+    )
     def test_inside_shard_map(self):
         """A result that varies over the mesh, and one that does not."""
         mesh = jax.sharding.Mesh(jax.devices()[:2], ("d",))
