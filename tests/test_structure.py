@@ -196,6 +196,12 @@ def test_the_package_is_a_list_of_modules():
             assert path.read_text() == "", f"{module} has code: the package lists all names"
 
 
+@pytest.mark.parametrize("room", ["schedules", "transforms"])
+def test_a_public_room_has_the_names_of_all_its_modules(room):
+    names = {name for module in ROOMS if module.startswith(f"gradtx.{room}.") for name in exported(module)}
+    assert names <= vars(getattr(gradtx, room)).keys()
+
+
 def test_completion_shows_what_users_use():
     """Completion hides the rooms of the package, the classes of states, and what only authors need."""
     assert {*dir(gradtx)} == {*gradtx.__all__, "keras", "losses", "__version__"}

@@ -7,6 +7,7 @@ from gradtx.schedules.base import *
 from gradtx.schedules.basic import *
 from gradtx.schedules.cosine import *
 from gradtx.schedules.cyclic import *
+from gradtx.schedules.half_life import *
 from gradtx.schedules.join import *
 from gradtx.schedules.piecewise import *
 from gradtx.schedules.ramp import *

@@ -14,6 +14,7 @@ from gradtx.transforms.noise import *
 from gradtx.transforms.normalizing import *
 from gradtx.transforms.orthogonal import *
 from gradtx.transforms.per_example import *
+from gradtx.transforms.privacy import *
 from gradtx.transforms.project import *
 from gradtx.transforms.scaling import *
 from gradtx.transforms.stateless import *

@@ -36,16 +36,20 @@ class differentially_private_aggregate(GradientTransformation):
     noise are in at least float32, each leaf and each step has a key of its own, and a run resumed from its state
     repeats its noise.
 
-    **What is guaranteed.** Without one of the examples, the sum changes by at most c, so that each step is a Gaussian
+    What is guaranteed: without one of the examples, the sum changes by at most c, so that each step is a Gaussian
     mechanism of noise multiplier σ. If each example of the data is in a batch independently of the others, with the
     same probability q, the composition theorems for sampled Gaussian mechanisms turn σ, q and the number of steps into
-    (ε, δ). **What is not.** There is no accountant here: what was spent is computed elsewhere. The theorems do not hold
-    for batches that are drawn otherwise, such as consecutive parts of shuffled data; for B that depends on the batch
-    and is not itself public, so divide by the expected size there (a batch may be filled up with zeros); for a loss in
-    which an example has an effect on the gradients of others, as in batch normalisation; for gradients that are not
-    finite, which make the update NaN; for a key that the adversary knows, so draw it from the system's randomness; for
-    hyper-parameters that were chosen on the same data without being accounted for; nor exactly, because the noise is
-    made of floating-point numbers (Mironov, 2012).
+    (ε, δ).
+
+    What is not: there is no accountant here, so what was spent is computed elsewhere. The theorems do not hold
+
+    - for batches that are drawn otherwise, such as consecutive parts of shuffled data;
+    - for B that depends on which examples were drawn: fill the batch up with gradients of 0 to a size that is fixed;
+    - for a loss in which an example has an effect on the gradients of others, as in batch normalisation;
+    - for gradients that are not finite, which make the update NaN;
+    - for a key that the adversary knows: draw it from the system's randomness;
+    - for hyper-parameters that were chosen on the same data without being accounted for;
+    - to the last digit, because the noise is made of floating-point numbers (Mironov, 2012).
 
     Abadi et al., 2016, Algorithm 1. https://arxiv.org/abs/1607.00133
 
