@@ -4,6 +4,8 @@ Parameters move by about 1 in these runs; 2e-5 of the distance is a few hundred 
 steps of divisions and roots, in another order, come to. Where optax deviates from the authors, see the golden tests.
 """
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -144,13 +146,19 @@ PAIRS = {
 }
 
 
-def trajectory(tx, apply_updates):
-    """Parameters after each of 25 steps with gradients that do not depend on them; the last third are small."""
+@functools.cache
+def inputs_of_a_walk():
+    """Parameters, and gradients that do not depend on them, for each of 25 steps; the last third are small."""
     keys = jax.random.split(jax.random.key(0), 4)
     params = {"w": jax.random.normal(keys[0], (4, 3)), "b": jax.random.normal(keys[1], (5,)), "s": jnp.full((1,), 0.5)}
     sizes = jnp.where(jnp.arange(25) < 17, 1.0, 0.01)
     noise = {name: jax.random.normal(key, (25, *params[name].shape)) for key, name in zip(keys[1:], "wbs", strict=True)}
     grads = {name: x * sizes.reshape(25, *[1] * (x.ndim - 1)) for name, x in noise.items()}
+    return params, grads, jnp.linspace(2.0, 1.0, 25)
+
+
+def trajectory(tx, apply_updates, params, grads, values):
+    """Parameters after each step."""
 
     def step(carry, inputs):
         params, state = carry
@@ -159,8 +167,7 @@ def trajectory(tx, apply_updates):
         params = apply_updates(params, updates)
         return (params, state), params
 
-    values = jnp.linspace(2.0, 1.0, 25)
-    return jax.jit(lambda p: jax.lax.scan(step, (p, tx.init(p)), (grads, values))[1])(params)
+    return jax.lax.scan(step, (params, tx.init(params)), (grads, values))[1]
 
 
 def takes_value(tx):
@@ -168,10 +175,13 @@ def takes_value(tx):
 
 
 def assert_same_walk(ours, theirs):
-    mine = trajectory(ours, gx.apply_updates)
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        other = trajectory(optax.with_extra_args_support(theirs), optax.apply_updates)
-    chex.assert_trees_all_close(mine, other, rtol=2e-5, atol=2e-5)
+    @jax.jit
+    def both(*inputs):
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            other = trajectory(optax.with_extra_args_support(theirs), optax.apply_updates, *inputs)
+        return trajectory(ours, gx.apply_updates, *inputs), other
+
+    chex.assert_trees_all_close(*both(*inputs_of_a_walk()), rtol=2e-5, atol=2e-5)
 
 
 def made(library, name, args, kwargs):

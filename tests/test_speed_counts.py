@@ -194,10 +194,12 @@ The first number is for float32 parameters, the second for bfloat16 parameters w
 """
 
 OPTIMIZERS = helpers.optimizers()
+WITHOUT_LBFGS = [name for name in OPTIMIZERS if name != "lbfgs"]
+"Which takes as long to compile as eight others."
 
 
 @helpers.of_todays_xla
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", [*WITHOUT_LBFGS, pytest.param("lbfgs", marks=pytest.mark.long)])
 def test_an_optimizer_keeps_and_reads_no_more_than_is_said(name):
     tx = helpers.example(OPTIMIZERS[name])
     check_temporaries(name, ("float32", "float32"), KEEPS.get(name, (0, 0, ""))[0])
@@ -205,7 +207,7 @@ def test_an_optimizer_keeps_and_reads_no_more_than_is_said(name):
 
 
 @helpers.of_todays_xla
-@pytest.mark.parametrize("name", helpers.every_other(OPTIMIZERS))
+@pytest.mark.parametrize("name", [*helpers.every_other(WITHOUT_LBFGS), pytest.param("lbfgs", marks=pytest.mark.long)])
 def test_an_optimizer_of_bfloat16_parameters_keeps_no_more_than_is_said(name):
     check_temporaries(name, ("bfloat16", "float32"), KEEPS.get(name, (0, 0, ""))[1])
 

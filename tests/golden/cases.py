@@ -79,12 +79,10 @@ def biased_again(t: Any, b1: float, b2: float, factor: float) -> Any:
 
 def lamb_debiased_late(learning_rate: float, b1: float = 0.9, b2: float = 0.999, factor: float = 1.0) -> Any:
     """pytorch_optimizer's LAMB, which debiases the mean after the trust ratio, although that had made up for it."""
-    return gx.chain(
-        gx.scale_by_adam(b1, b2, 1e-6, eps_hat=True),
-        gx.scale_by_schedule(functools.partial(biased_again, b1=b1, b2=b2, factor=factor)),
-        gx.scale_by_trust_ratio(eps=1e-6),
-        rate(functools.partial(debiased_late, learning_rate=learning_rate, b1=b1)),
-    )
+    biased: Any = functools.partial(biased_again, b1=b1, b2=b2, factor=factor)
+    late: Any = functools.partial(debiased_late, learning_rate=learning_rate, b1=b1)
+    stages = gx.scale_by_adam(b1, b2, 1e-6, eps_hat=True), gx.scale_by_schedule(biased)
+    return gx.chain(*stages, gx.scale_by_trust_ratio(eps=1e-6), rate(late))
 
 
 def muon_scaled_by_shape(**options: Any) -> Any:
