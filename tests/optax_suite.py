@@ -14,6 +14,7 @@ import importlib
 import importlib.util
 import os
 import pathlib
+import re
 import sys
 import tomllib
 import types
@@ -24,6 +25,7 @@ from typing import Any
 import jax
 import pytest
 
+PAGE = pathlib.Path(__file__).parents[1] / "docs" / "coming-from-optax.md"
 LIST = pathlib.Path(__file__).with_suffix(".toml")
 ANNOTATIONS = {"ArrayLike", "ArrayTree", "Numeric", "PRNGKey", "Shape"}
 "Names of optax's private modules that its tests use in annotations alone."
@@ -161,18 +163,28 @@ def differences() -> dict[str, list[str]]:
     return {entry["name"]: entry["tests"] for entry in tomllib.loads(LIST.read_text(encoding="utf-8"))["difference"]}
 
 
+def counts_on_the_page() -> dict[str, int]:
+    """By name of a difference, how many tests the page says that it makes fail."""
+    section = PAGE.read_text(encoding="utf-8").split("\n## optax's own tests\n")[1].split("\n## ")[0]
+    return {name: int(count) for name, count in re.findall(r"^\| ([^|]+) \| (\d+) \|", section, re.MULTILINE)}
+
+
 def disagreements(by_test: Mapping[str, str]) -> list[str]:
-    """What the list says that is not so, and what it does not say."""
+    """What the list or the page says that is not so, and what they do not say."""
     wrong = []
     failed = {test for test, outcome in by_test.items() if outcome == "failed"}
     listed = set()
+    on_the_page = counts_on_the_page()
     for name, patterns in differences().items():
+        before = len(listed)
         for pattern in patterns:
             matched = {test for test in by_test if fnmatch.fnmatchcase(test, pattern.replace("[", "[[]"))}
             listed |= matched
             if not matched:
                 wrong.append(f"{name}: there is no test {pattern}")
             wrong += [f"{name}: passes: {test}" for test in sorted(matched - failed)]
+        if len(listed) - before != on_the_page.get(name):
+            wrong.append(f"{name}: {len(listed) - before} tests, on the page {on_the_page.get(name)}")
     return wrong + [f"not listed: {test}" for test in sorted(failed - listed)]
 
 

@@ -324,3 +324,60 @@ class TestSpellings:
         assert "value" in tx.extras.known
         updates, _ = tx.update(PARAMS, tx.init(PARAMS), PARAMS, value=jnp.float32(0.0))
         chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, PARAMS))
+
+
+class halved_where_worse(gradtx.StatefulSchedule):
+    """Half the rate wherever the loss rises."""
+
+    def init(self):
+        return {"loss": jnp.array(jnp.inf), "rate": jnp.array(0.5)}
+
+    def update(self, state, *, value, **extra):
+        rate = jnp.where(value > state["loss"], state["rate"] / 2, state["rate"])
+        return {"loss": value, "rate": rate}
+
+    def __call__(self, state, **extra):
+        return state["rate"]
+
+
+class TestStatefulSchedules:
+    @pytest.mark.parametrize("factory", [gradtx.sgd, lambda learning_rate: gradtx.sgd(learning_rate)])
+    def test_the_value_follows_a_state_of_its_own(self, factory):
+        tx = gradtx.inject_hyperparams(factory)(learning_rate=halved_where_worse())
+
+        def step(state, value):
+            updates, state = tx.update({"w": jnp.ones(2)}, state, {"w": jnp.zeros(2)}, value=value)
+            return state, updates["w"][0]
+
+        state = tx.init({"w": jnp.zeros(2)})
+        state, updates = jax.lax.scan(step, state, jnp.array([3.0, 4.0, 2.0, 5.0, 1.0]))
+        np.testing.assert_array_equal(updates, [-0.5, -0.5, -0.25, -0.25, -0.125])
+        assert float(state.hyperparams["learning_rate"]) == 0.125
+        assert float(state.hyperparams_states["learning_rate"]["loss"]) == 1.0
+
+    def test_its_arguments_are_asked_for(self):
+        tx = gradtx.chain(gradtx.inject_hyperparams(gradtx.sgd)(halved_where_worse()))
+        with pytest.raises(TypeError, match="needs the extra argument value"):
+            tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+
+    def test_elsewhere_it_is_refused(self):
+        tx = gradtx.sgd(halved_where_worse())
+        with pytest.raises(TypeError, match="learning_rate is a stateful schedule: wrap the transformation in inject"):
+            tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+
+    def test_a_function_of_the_count_may_be_wrapped(self):
+        schedule = gradtx.linear_schedule(1.0, 0.0, 4)
+        assert gradtx.WrappedSchedule(schedule) == gradtx.WrappedSchedule(schedule)
+        plain, wrapped = (
+            gradtx.inject_hyperparams(gradtx.sgd)(rate) for rate in (schedule, gradtx.WrappedSchedule(schedule))
+        )
+        chex.assert_trees_all_equal(run(plain, 3), run(wrapped, 3))
+
+
+def test_a_whole_number_may_be_assigned():
+    tx = gradtx.inject_hyperparams(gradtx.clip_by_global_norm)(0.1)
+    state = tx.init(PARAMS)
+    state.hyperparams["max_norm"] = 2
+    updates, state = tx.update(jax.tree.map(lambda x: 100 * jnp.ones_like(x), PARAMS), state, PARAMS)
+    assert float(gradtx.global_norm(updates)) == pytest.approx(2)
+    assert int(state.hyperparams["max_norm"]) == 2

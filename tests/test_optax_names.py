@@ -4,6 +4,7 @@ import pathlib
 import re
 import runpy
 
+import optax_suite
 import pytest
 
 import gradtx
@@ -55,3 +56,8 @@ def test_a_missing_name_says_where_it_is(look_up, message):
 
 def test_the_page_has_the_whole_table():
     assert names["with_optax_names"](PAGE) == PAGE, "`make format` writes the table"
+
+
+def test_the_page_names_the_differences_that_make_tests_of_optax_fail():
+    """`make test-optax` checks them and their numbers."""
+    assert optax_suite.counts_on_the_page().keys() == optax_suite.differences().keys()

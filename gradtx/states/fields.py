@@ -82,7 +82,7 @@ def holds_states(name: str) -> bool:
     return name.endswith(("_state", "_states")) or name in _OF_VALUES
 
 
-_OF_VALUES = ("hyperparams", "info", "measurement", "measurements")
+_OF_VALUES = ("hyperparams", "hyperparams_states", "info", "measurement", "measurements")
 "Names of fields that hold named values."
 
 

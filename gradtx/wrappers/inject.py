@@ -166,7 +166,8 @@ class _Injecting(Container, abstract=True):
             name: schedule.update(state.hyperparams_states[name], **extra) for name, schedule in self._schedules.items()
         }
         count = numerics.increment(state.count)
-        return new, InjectStatefulHyperparamsState(count, values, states, inner_state)
+        kept = {name: values[name] if name in states else value for name, value in state.hyperparams.items()}
+        return new, InjectStatefulHyperparamsState(count, kept, states, inner_state)
 
     def _values(self, given: Mapping[str, Any], states: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
         """The hyper-parameters of one update: those of schedules anew, the others as they are given."""
