@@ -487,7 +487,7 @@ def test_schedule_hyperparameters_may_be_arrays(case):
 
 OPTIMIZERS = helpers.registered(gradtx.authoring.Optimizer)
 VALUES = (0.123, 0.7, 3.0, -0.3, 3, True, False, None, "bfloat16", "kernel", "dion", ("a",), ("b",))
-VALUES = (*VALUES, gradtx.MuonDimensionNumbers(1, 0))
+VALUES = (*VALUES, gradtx.MuonDimensionNumbers(1, 0), (0.5, 0.6))
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -69,7 +69,9 @@ class scale_by_belief(Leafwise):
 class adabelief(Optimizer):
     """AdaBelief: `scale_by_belief`, decoupled weight decay, then a step of size `learning_rate`.
 
-    θ ← θ − η (u + λ θ)
+        θ ← θ − η (u + λ θ)
+
+    where u is the update of `scale_by_belief`.
     """
 
     learning_rate: Rate

@@ -554,8 +554,9 @@ def test_keras_missing_or_old(monkeypatch):
         (gradtx.adam, r"got the class adam: call it, adam\(\.\.\.\)"),
         (3, "expected a transformation"),
         (gradtx.polyak_sgd(), "needs value at every update"),
+        (gradtx.dpsgd(0.1, 1.0, 1.0, 0), "dpsgd needs the gradient of each example"),
     ],
-    ids=["class", "number", "value"],
+    ids=["class", "number", "value", "examples"],
 )
 def test_what_is_no_transformation_for_keras(wrong, message):
     with pytest.raises(TypeError, match=message):
@@ -873,7 +874,7 @@ def test_names_stand_for_optimizers():
 def test_every_name_makes_an_optimizer():
     known = [name for name in keras.saving.get_custom_objects() if name.startswith("gradtx>")]
     known = [name for name in known if name.removeprefix("gradtx>") in gradtx.registry()]
-    needy = {"gradtx>lbfgs", "gradtx>polyak_sgd"} & {*known}
+    needy = {f"gradtx>{name}" for name in ("dpsgd", "lbfgs", "momo", "momo_adam", "polyak_sgd", "sophia")} & {*known}
     assert len(known) > 30
     for name in sorted({*known} - needy)[::3]:
         optimizer, w = keras.optimizers.get(name), keras.Variable(np.ones((2, 2), np.float32))

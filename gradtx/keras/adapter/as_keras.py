@@ -769,6 +769,11 @@ def _check(tx: Any) -> None:
     if isinstance(tx, type) or not isinstance(tx, Transformation):
         hint = f": call it, {tx.__name__}(...)" if isinstance(tx, type) else ""
         raise TypeError(f"as_keras: expected a transformation (init and update), got {describe(tx)}{hint}")
+    if getattr(tx, "sums_examples", False):
+        raise TypeError(
+            f"as_keras: {type(tx).__name__} needs the gradient of each example at every update, which Keras does not "
+            "compute: train with a loop of your own"
+        )
     if needed := sorted(extras_of(tx).required):
         raise TypeError(
             f"as_keras: {type(tx).__name__} needs {', '.join(needed)} at every update, which Keras does not give its "
